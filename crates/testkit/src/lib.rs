@@ -1,0 +1,1 @@
+//! Real brokers, databases and processes for tests.
