@@ -69,7 +69,14 @@ words!(
     RestoreImage = "restore_image",
     RestoreResult = "restore_result"
 );
-words!(LedgerState, Intended = "intended", Made = "made", Kept = "kept", HandedOver = "handed_over", Gone = "gone");
+words!(
+    LedgerState,
+    Intended = "intended",
+    Made = "made",
+    Kept = "kept",
+    HandedOver = "handed_over",
+    Gone = "gone"
+);
 
 /// How far an object has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

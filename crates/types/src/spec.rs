@@ -5,6 +5,7 @@ use crate::access::AccountAccess;
 use crate::aws::{InstanceId, Tag, VolumeId};
 use crate::catalogue::BaseRef;
 use crate::id::{JobId, MediaAgentId, RecoveryPointId, TaskId};
+use crate::ledger::LedgerEntry;
 use crate::state::{Fence, TaskKind};
 use crate::tenancy::TenantKeys;
 
@@ -35,6 +36,10 @@ pub struct TaskSpec {
     pub operation: Operation,
     /// What the last attempt left with `checkpoint`; empty on the first.
     pub checkpoint: Vec<u8>,
+    /// What this task has in the ledger from earlier attempts: reality is read before a step is repeated.
+    pub objects: Vec<LedgerEntry>,
+    /// Kept objects of earlier tasks that this one replaces, and deletes once its own are safe.
+    pub superseded: Vec<LedgerEntry>,
 }
 
 /// A MediaAgent and where it listens.

@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn nothing_follows_a_terminal_state() {
-        let events = [TaskEvent::Claimed, TaskEvent::Renewed, TaskEvent::Succeeded, TaskEvent::CancelledByUser];
+        let events =
+            [TaskEvent::Claimed, TaskEvent::Renewed, TaskEvent::Succeeded, TaskEvent::CancelledByUser];
         for state in TaskState::ALL.into_iter().filter(|state| state.is_terminal()) {
             for event in events {
                 assert_eq!(state.after(event), Err(Refused { state, event }));
