@@ -1,1 +1,17 @@
-//! The data plane.
+//! The data plane and its seams. Bytes go one way: a [`BlockSource`] is read in parallel, each block is checked,
+//! named, compressed and sealed, and a [`ChunkSink`] takes it; a restore is the mirror, from a [`ChunkSource`]
+//! to a [`BlockTarget`]. One [`ByteBudget`] per process bounds what is in memory, whatever the volume's size.
+//!
+//! This crate knows no AWS, no network and no store: those implement the seams elsewhere.
+
+pub mod block;
+pub mod budget;
+pub mod error;
+pub mod sink;
+pub mod source;
+
+pub use block::{Block, BlockState, Leaf, ListedBlock};
+pub use budget::{BudgetPermit, ByteBudget};
+pub use error::{ErrorClass, TransferError};
+pub use sink::{BlockTarget, ChunkSink, SealedChunk};
+pub use source::{BaseLeaves, BlockListing, BlockSource, ChunkSource};
