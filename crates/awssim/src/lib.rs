@@ -1,1 +1,3 @@
 //! A simulated AWS.
+
+pub mod store;
