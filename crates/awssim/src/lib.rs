@@ -1,3 +1,4 @@
 //! A simulated AWS.
 
+pub mod faults;
 pub mod store;
