@@ -1,0 +1,57 @@
+//! TLS files of a process. Between processes both sides show a certificate (mutual TLS).
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// Paths of PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Our certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority that signed the other side's certificate.
+    pub ca: PathBuf,
+}
+
+/// Contents of PEM files. `Debug` shows none of them.
+#[derive(Clone)]
+pub struct TlsMaterial {
+    /// Our certificate chain.
+    pub cert: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+    /// The authority of the other side.
+    pub ca: Vec<u8>,
+}
+
+impl std::fmt::Debug for TlsMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsMaterial")
+    }
+}
+
+/// A TLS file that cannot be read.
+#[derive(Debug, Error)]
+#[error("read the TLS file {path}: {source}")]
+pub struct TlsError {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: std::io::Error,
+}
+
+impl TlsFiles {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn read(&self) -> Result<TlsMaterial, TlsError> {
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError { path: path.clone(), source });
+        Ok(TlsMaterial { cert: read(&self.cert)?, key: read(&self.key)?, ca: read(&self.ca)? })
+    }
+}
