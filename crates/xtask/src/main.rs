@@ -1,1 +1,42 @@
-fn main() {}
+//! `cargo xtask …`: what developers and CI run. `test` is all there is to know for both.
+
+mod install;
+mod run;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of this workspace")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that CI checks: installs what the tests need, tidy, format, build, all tests.
+    Test {
+        /// Leave out what needs a broker, a database or Python.
+        #[arg(long)]
+        fast: bool,
+        /// Passed on to nextest, such as a test's name.
+        filter: Vec<String>,
+    },
+    /// Checks what no compiler checks: the arrows between crates, sizes of files, documents that must exist.
+    Tidy,
+    /// Clippy over everything, warnings are errors.
+    Lint,
+    /// Installs what the tests need, and nothing else.
+    Setup,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Test { fast, filter } => test::run(fast, &filter),
+        Command::Tidy => tidy::run(),
+        Command::Lint => run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        Command::Setup => install::all().map(|_| ()),
+    }
+}

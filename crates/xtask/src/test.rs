@@ -1,0 +1,34 @@
+//! `cargo xtask test`: everything that CI checks, the fast parts first.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{install, run, tidy};
+
+/// Tests that need a broker, a database, Python or processes of their own; the profile `default` knows them by
+/// their test binaries' names.
+const SLOW: &str = "binary(~rabbit) | binary(~postgres) | binary(~boto3) | binary(~process)";
+
+pub(crate) fn run(fast: bool, filter: &[String]) -> Result<()> {
+    tidy::run()?;
+    run::cargo(&["fmt", "--all", "--check"])?;
+    if fast {
+        install::nextest()?;
+        return nextest(&format!("not ({SLOW})"), filter, None);
+    }
+    let python = install::all()?;
+    // Tests of whole processes start the programs from the target folder.
+    run::cargo(&["build", "--workspace", "--bins"])?;
+    nextest("all()", filter, Some(&python))
+}
+
+fn nextest(set: &str, filter: &[String], python: Option<&std::path::Path>) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["nextest", "run", "--workspace", "-E", set]).args(filter);
+    if let Some(python) = python {
+        command.env("SNAPFERRY_TEST_PYTHON", python);
+    }
+    command.env("SNAPFERRY_BIN_DIR", run::target_dir().join("debug"));
+    run::run(&mut command)
+}
