@@ -11,7 +11,7 @@ use super::error::{Result, StoreError};
 use super::map::{BlockMap, Entry};
 use super::snapshot::{Content, Meta, Pending, Progress, State};
 use super::synthetic::BlockParts;
-use super::{BLOCK_LEN, BlockStore, Sha256, lock, n_blocks};
+use super::{BLOCK_LEN, BlockStore, Sha256, lock, n_blocks, read_lock};
 
 /// A block in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,6 @@ impl BlockStore {
             if index >= progress.map.n_blocks() {
                 return out_of_range(format!("block {index}"), format!("{} blocks", progress.map.n_blocks()));
             }
-            progress.last_block = SystemTime::now();
             if progress.in_flight.contains_key(&index) {
                 return Err(StoreError::ConflictingUpdate { id: snapshot_id.to_owned(), index });
             }
@@ -148,6 +147,16 @@ impl BlockStore {
         Ok((progress.put.len(), aggregate))
     }
 
+    /// Remembers when the last block of a pending snapshot came, by the caller's clock.
+    ///
+    /// # Errors
+    /// [`StoreError::SnapshotNotFound`], [`StoreError::NotPending`].
+    pub fn note_put(&self, snapshot_id: &str, at: SystemTime) -> Result<()> {
+        let pending = self.snapshot(snapshot_id)?.pending()?;
+        lock(&pending.progress).last_block = at;
+        Ok(())
+    }
+
     /// When the last block of a pending snapshot came, or when it was started or taken up if none has.
     ///
     /// # Errors
@@ -156,6 +165,18 @@ impl BlockStore {
         let pending = self.snapshot(snapshot_id)?.pending()?;
         let last_block = lock(&pending.progress).last_block;
         Ok(last_block)
+    }
+
+    /// The snapshots being written, with when their last block came.
+    #[must_use]
+    pub fn pending_snapshots(&self) -> Vec<(String, SystemTime)> {
+        let snapshots: Vec<_> = read_lock(&self.snapshots).values().map(Arc::clone).collect();
+        let pending = snapshots.iter().filter_map(|snapshot| {
+            let pending = snapshot.pending().ok()?;
+            let last_block = lock(&pending.progress).last_block;
+            Some((snapshot.id.clone(), last_block))
+        });
+        pending.collect()
     }
 
     /// Finishes a pending snapshot: from now on it can be read and no longer be written.

@@ -149,6 +149,7 @@ pub(super) fn read_block_at(file: &File, offset: u64) -> io::Result<Bytes> {
             Err(error) => return Err(error.into()),
         }
     }
+    buffer.truncate(BLOCK_LEN);
     Ok(Bytes::from(buffer))
 }
 

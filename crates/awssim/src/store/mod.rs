@@ -32,6 +32,7 @@ pub use direct::{BlockInfo, ChangedBlock, Page};
 pub use error::{Result, StoreError};
 pub use synthetic::{BlockParts, ChangedFrom, N_DUPLICATES, SyntheticSpec};
 pub use take::SnapshotSummary;
+pub use volume::sha256;
 
 use layer::Layers;
 use map::BlockMap;

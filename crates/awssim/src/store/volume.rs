@@ -256,7 +256,9 @@ impl Volume {
     }
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
+/// SHA-256 of some bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Sha256 {
     let mut out = [0; 32];
     out.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()).for_each(|(to, from)| *to = *from);
     out
