@@ -1,0 +1,354 @@
+//! Jobs: what was asked for, and the tasks that do it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use snapferry_types::{
+    AccessNodeId, HypervisorId, InstanceId, JobId, MediaAgentId, RecoveryPointId, Region, TaskId, TaskKind,
+    TaskState,
+};
+use utoipa::ToSchema;
+
+use crate::restore::Restore;
+
+/// `POST /v1/jobs`. An `Idempotency-Key` header makes a retry the same job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateJob {
+    /// What to do.
+    pub work: Work,
+    /// Band of the dispatcher.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// What a job is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Work {
+    /// Snapshot, read, store: one task an instance.
+    StreamingBackup(StreamingBackup),
+    /// Write back: one task.
+    Restore(Restore),
+    /// Remove a recovery point from its library: one task.
+    DeleteRecoveryPoint(DeleteRecoveryPoint),
+}
+
+impl Work {
+    /// The kind of the tasks.
+    #[must_use]
+    pub const fn kind(&self) -> TaskKind {
+        match self {
+            Self::StreamingBackup(_) => TaskKind::StreamingBackup,
+            Self::Restore(_) => TaskKind::Restore,
+            Self::DeleteRecoveryPoint(_) => TaskKind::DeleteRecoveryPoint,
+        }
+    }
+}
+
+/// A streaming backup of some instances of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamingBackup {
+    /// The tenant.
+    #[schema(value_type = String)]
+    pub hypervisor: HypervisorId,
+    /// 1 to 1,000 instances.
+    #[schema(value_type = Vec<String>)]
+    pub instances: Vec<InstanceId>,
+    /// Their region; the hypervisor's first when absent.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+    /// Where to store; where the instance's last backup is, or else the emptiest, when absent. Operators only.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_agent: Option<MediaAgentId>,
+    /// Read everything even if a base exists.
+    #[serde(default)]
+    pub full: bool,
+}
+
+/// Removal of a recovery point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRecoveryPoint {
+    /// Which.
+    #[schema(value_type = String)]
+    pub recovery_point: RecoveryPointId,
+}
+
+/// Bands of the dispatcher; waiting lifts a task into the next band, so none waits for ever.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// After everything else.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Restores someone waits for.
+    High,
+}
+
+/// State of a job, derived from its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// No task has run yet.
+    Queued,
+    /// Some task has run, and some is not done.
+    Running,
+    /// Cancelling was asked for, and some task is not done.
+    Cancelling,
+    /// Every task that is not done is suspended.
+    Suspended,
+    /// Every task succeeded.
+    Succeeded,
+    /// All are done; some succeeded, some did not.
+    PartlyFailed,
+    /// All are done; none succeeded, and at least one was not cancelled.
+    Failed,
+    /// All are done; none succeeded or failed.
+    Cancelled,
+}
+
+impl JobState {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Cancelling => "cancelling",
+            Self::Suspended => "suspended",
+            Self::Succeeded => "succeeded",
+            Self::PartlyFailed => "partly_failed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing follows.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::PartlyFailed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The state of a job whose tasks are in `states`.
+    #[must_use]
+    pub fn of(states: &[TaskState], cancel_requested: bool) -> Self {
+        let n = |want: TaskState| states.iter().filter(|state| **state == want).count();
+        if states.iter().all(|state| state.is_terminal()) {
+            let succeeded = n(TaskState::Succeeded);
+            return if succeeded == states.len() {
+                Self::Succeeded
+            } else if succeeded > 0 {
+                Self::PartlyFailed
+            } else if n(TaskState::Cancelled) == states.len() {
+                Self::Cancelled
+            } else {
+                Self::Failed
+            };
+        }
+        if cancel_requested {
+            return Self::Cancelling;
+        }
+        if states.iter().all(|state| state.is_terminal() || *state == TaskState::Suspended) {
+            return Self::Suspended;
+        }
+        let untouched = n(TaskState::Pending) + n(TaskState::Ready) + n(TaskState::Dispatched);
+        if untouched == states.len() { Self::Queued } else { Self::Running }
+    }
+}
+
+/// A job in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobSummary {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: JobId,
+    /// What kind of work.
+    #[schema(value_type = String)]
+    pub kind: TaskKind,
+    /// The tenant.
+    #[schema(value_type = String)]
+    pub hypervisor: HypervisorId,
+    /// The tenant's name.
+    pub hypervisor_name: String,
+    /// Band.
+    pub priority: Priority,
+    /// How far.
+    pub state: JobState,
+    /// Tasks in all.
+    pub tasks_total: u32,
+    /// Tasks that nothing follows.
+    pub tasks_done: u32,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When the last task ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A job with its tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    /// The figures of the list.
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    /// One for each instance.
+    pub tasks: Vec<Task>,
+}
+
+/// One operation on one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Task {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: TaskId,
+    /// What kind of work.
+    #[schema(value_type = String)]
+    pub kind: TaskKind,
+    /// The instance, or the one that the recovery point is of.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// The recovery point that is read, removed, or was made.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<RecoveryPointId>,
+    /// How far.
+    #[schema(value_type = String)]
+    pub state: TaskState,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// Figures of the current or last attempt.
+    pub progress: Progress,
+    /// When the last attempt began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When nothing followed any more.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When the next attempt may begin.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// What was made.
+    #[serde(default)]
+    pub made: Vec<Made>,
+    /// Its history, oldest first; the last 200.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+    /// Who works on it; never told to tenants.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_node: Option<AccessNodeId>,
+    /// Where it is stored; never told to tenants.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_agent: Option<MediaAgentId>,
+}
+
+/// Figures of an attempt. Blocks are of 524,288 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Progress {
+    /// Such as `snapshot`, `read`, `seal`; empty before the first report.
+    pub phase: String,
+    /// Blocks to do; 0 while not known.
+    pub blocks_total: u64,
+    /// Blocks done.
+    pub blocks_done: u64,
+    /// Bytes read from the source.
+    pub bytes_read: u64,
+    /// Bytes sent to the target.
+    pub bytes_sent: u64,
+    /// Bytes that the target stored.
+    pub bytes_stored: u64,
+    /// Calls to AWS.
+    pub aws_calls: u64,
+    /// Calls that AWS throttled.
+    pub throttled: u64,
+    /// Blocks that were in the library already.
+    pub blocks_deduplicated: u64,
+    /// Blocks of zeroes.
+    pub blocks_zero: u64,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskError {
+    /// A stable word, such as `throttled`, `access_denied`, `not_found`.
+    pub class: String,
+    /// The whole chain, for a person.
+    pub message: String,
+}
+
+/// Something a task made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Made {
+    /// `recovery_point`, `volume` or `instance`.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// What it stands for, such as the original volume's id; may be empty.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// A sentence of a task's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Note {
+    /// Grows within a job; the event id of the stream.
+    pub seq: u64,
+    /// The task.
+    #[schema(value_type = String)]
+    pub task: TaskId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Whether someone should look.
+    pub warning: bool,
+    /// The sentence.
+    pub text: String,
+}
+
+/// An event of `GET /v1/jobs/{id}/events`. The stream begins with the job as it is and ends after a terminal state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// The job as it is now; at most twice a second.
+    Job(Box<Job>),
+    /// A new sentence.
+    Note(Note),
+}
+
+/// `GET /v1/jobs`; newest first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JobQuery {
+    /// Only this tenant's.
+    #[param(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<HypervisorId>,
+    /// Only jobs that are not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
+    /// Cursor of the last page's `next`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// 1 to 1,000; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
