@@ -12,6 +12,7 @@
 //! | [`error`] | how a publish fails, and what that says about the message |
 //! | [`stats`] | counters |
 //! | [`embedded`] | the twin in this process, for the embedded default and for tests |
+//! | [`rabbit`] | the broker: connections, confirmed publishing, supervised consuming |
 //!
 //! It never looks into the database, never counts attempts from broker headers and never runs a task.
 
@@ -19,6 +20,7 @@ pub mod delivery;
 pub mod embedded;
 pub mod error;
 pub mod name;
+pub mod rabbit;
 pub mod seam;
 pub mod stats;
 
@@ -26,5 +28,6 @@ pub use delivery::{Delivery, Settled};
 pub use embedded::EmbeddedQueue;
 pub use error::PublishError;
 pub use name::{QueueName, QueueNameError};
+pub use rabbit::{BrokerUrl, RabbitConfig, RabbitConfigError, RabbitQueue};
 pub use seam::{TaskQueue, TicketConsumer, TicketPublisher};
 pub use stats::{QueueCounts, QueueStats};
