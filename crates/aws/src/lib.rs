@@ -1,1 +1,20 @@
-//! The only crate that knows AWS.
+//! The only crate that knows AWS. An [`Account`] is credentials for one account and region, renewed as they age;
+//! on it stand the EC2 steps of a backup and a restore ([`ec2`]) and the two ends of the data plane
+//! ([`EbsSnapshotSource`], [`EbsSnapshotTarget`]). All accounts of a process share their connections and the
+//! [`Governor`], which keeps every account and every snapshot just below its quota.
+//!
+//! Nothing here knows tasks, leases or the scheduler: callers record what is made, and pass the tags that let it be
+//! found again.
+
+pub mod calls;
+pub mod ebs;
+pub mod ec2;
+pub mod error;
+pub mod quota;
+pub mod session;
+
+pub use calls::{CallCounter, CallFigures};
+pub use ebs::{EbsSnapshotSource, EbsSnapshotTarget, NewSnapshot, ReadFigures, start_snapshot};
+pub use error::{AwsError, ThrottleScope};
+pub use quota::{Direction, Governor, QuotaSettings};
+pub use session::{Account, Clients, SessionPurpose, SessionScope};

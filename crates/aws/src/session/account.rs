@@ -1,0 +1,208 @@
+//! One account in one region, signed in to.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::identity::IdentityCache;
+use aws_config::{BehaviorVersion, Region as SdkRegion};
+use aws_credential_types::Credentials as SdkCredentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ec2::config::StalledStreamProtectionConfig;
+use aws_sdk_ec2::config::retry::RetryConfig;
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use secrecy::ExposeSecret;
+use snapferry_types::access::SignIn;
+use snapferry_types::{AccountAccess, AccountId, Region};
+
+use crate::calls::CallCounter;
+use crate::error::{Asked, AwsError};
+use crate::session::chain::{ChainProvider, CredentialChain};
+use crate::session::clients::Clients;
+use crate::session::purpose::SessionPurpose;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One try of a control-plane call; describing thousands of things takes seconds.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Tries of a control-plane call by the SDK, with its own full-jitter back-off.
+const SDK_ATTEMPTS: u32 = 5;
+
+/// One account in one region, signed in to. Clones share credentials, connections and counters.
+#[derive(Debug, Clone)]
+pub struct Account {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    account: AccountId,
+    region: Region,
+    chain: Arc<CredentialChain>,
+    calls: CallCounter,
+    clients: Clients,
+    ec2: aws_sdk_ec2::Client,
+    ebs: aws_sdk_ebs::Client,
+    sts: aws_sdk_sts::Client,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account")
+            .field("account", &self.account)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// Signs in with the connections and quotas of this process. Assumes the roles; [`Account::verify`] checks
+    /// whose account it is.
+    ///
+    /// # Errors
+    /// [`AwsError`]: no credentials, a refused key, a role that cannot be assumed.
+    pub async fn open(access: &AccountAccess, purpose: SessionPurpose) -> Result<Self, AwsError> {
+        Self::open_with(Clients::of_process(), access, purpose).await
+    }
+
+    /// Signs in with given connections and quotas.
+    ///
+    /// # Errors
+    /// See [`Account::open`].
+    pub async fn open_with(
+        clients: &Clients,
+        access: &AccountAccess,
+        purpose: SessionPurpose,
+    ) -> Result<Self, AwsError> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(SdkRegion::new(access.region.as_str().to_owned()))
+            .http_client(clients.http.clone())
+            .retry_config(RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                    .build(),
+            );
+        if let Some(url) = &access.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        if let SignIn::AccessKey(key) = &access.sign_in {
+            loader = loader.credentials_provider(SdkCredentials::new(
+                &key.access_key_id,
+                key.secret_access_key.expose_secret(),
+                None,
+                None,
+                "snapferry-access-key",
+            ));
+        }
+        let config = loader.load().await;
+        let base = config.credentials_provider().ok_or_else(|| AwsError::BadCredentials {
+            code: "NoCredentials".to_owned(),
+            message: "this machine has no credentials of its own".to_owned(),
+        })?;
+        let calls = CallCounter::default();
+        let chain = Arc::new(CredentialChain::new(
+            base,
+            access.roles.clone(),
+            purpose,
+            config.clone(),
+            calls.clone(),
+        ));
+        chain.ready().await?;
+        let config = config
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(ChainProvider(Arc::clone(&chain))))
+            .identity_cache(IdentityCache::no_cache())
+            .build();
+        let ec2 = aws_sdk_ec2::config::Builder::from(&config).interceptor(calls.clone()).build();
+        let sts = aws_sdk_sts::config::Builder::from(&config).interceptor(calls.clone()).build();
+        // Block calls are retried in one place, ours, which also has their deadlines.
+        let ebs = aws_sdk_ebs::config::Builder::from(&config)
+            .interceptor(calls.clone())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                account: access.account.clone(),
+                region: access.region.clone(),
+                chain,
+                calls,
+                clients: clients.clone(),
+                ec2: aws_sdk_ec2::Client::from_conf(ec2),
+                ebs: aws_sdk_ebs::Client::from_conf(ebs),
+                sts: aws_sdk_sts::Client::from_conf(sts),
+            }),
+        })
+    }
+
+    /// Checks with GetCallerIdentity that the credentials belong to the account they are registered for.
+    ///
+    /// # Errors
+    /// [`AwsError::WrongAccount`], or what the call failed with.
+    pub async fn verify(&self) -> Result<(), AwsError> {
+        let asked = Asked::new("sts:GetCallerIdentity", "account", self.account().as_str());
+        let reply = self
+            .call(|| async {
+                self.inner.sts.get_caller_identity().send().await.map_err(|error| asked.sort(&error))
+            })
+            .await?;
+        let found = reply.account.ok_or_else(|| asked.lacks("Account"))?;
+        if found == self.account().as_str() {
+            return Ok(());
+        }
+        Err(AwsError::WrongAccount { expected: self.account().to_string(), found })
+    }
+
+    /// The account as registered.
+    #[must_use]
+    pub fn account(&self) -> &AccountId {
+        &self.inner.account
+    }
+
+    /// The region of all calls.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.inner.region
+    }
+
+    /// What was sent so far.
+    #[must_use]
+    pub fn calls(&self) -> &CallCounter {
+        &self.inner.calls
+    }
+
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.inner.clients
+    }
+
+    pub(crate) fn ec2(&self) -> &aws_sdk_ec2::Client {
+        &self.inner.ec2
+    }
+
+    pub(crate) fn ebs(&self) -> &aws_sdk_ebs::Client {
+        &self.inner.ebs
+    }
+
+    /// Runs a call with credentials that are good, and once more with new ones when AWS says that they expired.
+    pub(crate) async fn call<T, F, Fut>(&self, mut attempt: F) -> Result<T, AwsError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, AwsError>>,
+    {
+        let generation = self.inner.chain.ready().await?;
+        match attempt().await {
+            Err(AwsError::Expired { .. }) => {
+                self.inner.chain.drop_generation(generation);
+                self.inner.chain.ready().await?;
+                self.inner.calls.count_retry();
+                attempt().await
+            }
+            Err(error @ AwsError::Throttled { .. }) => {
+                self.inner.calls.count_throttle();
+                Err(error)
+            }
+            other => other,
+        }
+    }
+}
