@@ -13,31 +13,31 @@ use tempfile::TempDir;
 
 /// What a block of a test volume is; `Data(n)` stands for content number n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Block {
+pub(crate) enum Block {
     Zero,
     Data(u64),
 }
 
 /// A volume: its blocks that are no holes.
-pub type Blocks = BTreeMap<u32, Block>;
+pub(crate) type Blocks = BTreeMap<u32, Block>;
 
-pub fn fence(epoch: u64) -> Fence {
+pub(crate) fn fence(epoch: u64) -> Fence {
     Fence { generation: 1, epoch }
 }
 
 /// The stored record of content `n`: about 4 KiB that do not compress.
-pub fn record(n: u64) -> Vec<u8> {
+pub(crate) fn record(n: u64) -> Vec<u8> {
     let mut bytes = vec![0; 4_000 + (n % 97) as usize];
     blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-pub fn chunk_id(n: u64) -> ChunkId {
+pub(crate) fn chunk_id(n: u64) -> ChunkId {
     ChunkId(*blake3::hash(&n.to_be_bytes()).as_bytes())
 }
 
 /// The leaf of a volume of `n_blocks` at `leaf_index`.
-pub fn leaf(blocks: &Blocks, n_blocks: u32, leaf_index: u32) -> LeafPage {
+pub(crate) fn leaf(blocks: &Blocks, n_blocks: u32, leaf_index: u32) -> LeafPage {
     let first = leaf_index * 1_024;
     let end = n_blocks.min(first.saturating_add(1_024));
     let mut page = LeafPage { leaf_index, ..LeafPage::default() };
@@ -56,7 +56,7 @@ pub fn leaf(blocks: &Blocks, n_blocks: u32, leaf_index: u32) -> LeafPage {
 }
 
 /// The name a client would give the page.
-pub fn page_id(page: &LeafPage) -> PageId {
+pub(crate) fn page_id(page: &LeafPage) -> PageId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"page").update(&page.leaf_index.to_le_bytes());
     for state in &page.states {
@@ -68,7 +68,7 @@ pub fn page_id(page: &LeafPage) -> PageId {
     PageId(*hasher.finalize().as_bytes())
 }
 
-pub fn config(dir: &Path, backend: Arc<dyn Backend>) -> LibraryConfig {
+pub(crate) fn config(dir: &Path, backend: Arc<dyn Backend>) -> LibraryConfig {
     let mut config = LibraryConfig::new(dir, backend);
     config.pack_bytes = 32 * 1_024;
     config.index_cache_bytes = 1 << 20;
@@ -77,39 +77,39 @@ pub fn config(dir: &Path, backend: Arc<dyn Backend>) -> LibraryConfig {
 }
 
 /// A library on a disk.
-pub struct Rig {
-    pub dir: TempDir,
-    pub library: Option<Library>,
+pub(crate) struct Rig {
+    pub(crate) dir: TempDir,
+    pub(crate) library: Option<Library>,
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = Some(Self::open_in(dir.path()));
         Self { dir, library }
     }
 
-    pub fn open_in(dir: &Path) -> Library {
+    pub(crate) fn open_in(dir: &Path) -> Library {
         Library::open(Self::config_in(dir)).unwrap()
     }
 
-    pub fn config_in(dir: &Path) -> LibraryConfig {
+    pub(crate) fn config_in(dir: &Path) -> LibraryConfig {
         config(&dir.join("library"), Arc::new(DiskBackend::open(dir.join("objects")).unwrap()))
     }
 
-    pub fn library(&self) -> &Library {
+    pub(crate) fn library(&self) -> &Library {
         self.library.as_ref().unwrap()
     }
 
     /// Closes and opens.
-    pub fn reopen(&mut self) -> &Library {
+    pub(crate) fn reopen(&mut self) -> &Library {
         self.library = None;
         self.library = Some(Self::open_in(self.dir.path()));
         self.library()
     }
 }
 
-pub fn request(key: &str, fence: Fence, volumes: &[(&str, u32)]) -> SessionRequest {
+pub(crate) fn request(key: &str, fence: Fence, volumes: &[(&str, u32)]) -> SessionRequest {
     let volumes = volumes
         .iter()
         .map(|(name, n_blocks)| SessionVolume { name: (*name).to_owned(), n_blocks: *n_blocks, base: None })
@@ -117,7 +117,7 @@ pub fn request(key: &str, fence: Fence, volumes: &[(&str, u32)]) -> SessionReque
     SessionRequest { key: key.to_owned(), fence, tenant: "acme".to_owned(), volumes }
 }
 
-pub fn open(library: &Library, request: &SessionRequest) -> SessionId {
+pub(crate) fn open(library: &Library, request: &SessionRequest) -> SessionId {
     match library.open_session(request).unwrap() {
         SessionState::Open(opened) => opened.id,
         SessionState::AlreadySealed(id) => panic!("already sealed as {id}"),
@@ -125,7 +125,7 @@ pub fn open(library: &Library, request: &SessionRequest) -> SessionId {
 }
 
 /// Puts what a leaf needs and the leaf, as a client does.
-pub fn put_leaf(
+pub(crate) fn put_leaf(
     library: &Library,
     session: SessionId,
     fence: Fence,
@@ -152,7 +152,7 @@ pub fn put_leaf(
 }
 
 /// Puts the given leaves of a volume.
-pub fn put_leaves(
+pub(crate) fn put_leaves(
     library: &Library,
     session: SessionId,
     fence: Fence,
@@ -168,19 +168,19 @@ pub fn put_leaves(
     Ok(())
 }
 
-pub fn leaves_of(blocks: &Blocks) -> BTreeSet<u32> {
+pub(crate) fn leaves_of(blocks: &Blocks) -> BTreeSet<u32> {
     blocks.keys().map(|index| index / 1_024).collect()
 }
 
 /// Uploads one volume called `root` in full and seals it.
-pub fn backup(library: &Library, key: &str, blocks: &Blocks, n_blocks: u32) -> RecoveryPointId {
+pub(crate) fn backup(library: &Library, key: &str, blocks: &Blocks, n_blocks: u32) -> RecoveryPointId {
     let session = open(library, &request(key, fence(1), &[("root", n_blocks)]));
     put_leaves(library, session, fence(1), "root", (blocks, n_blocks), leaves_of(blocks)).unwrap();
     library.seal(session, fence(1), key.as_bytes().to_vec()).unwrap()
 }
 
 /// Uploads what changed since `base` and seals it.
-pub fn incremental(
+pub(crate) fn incremental(
     library: &Library,
     key: &str,
     (base, before): (RecoveryPointId, &Blocks),
@@ -199,7 +199,7 @@ pub fn incremental(
 }
 
 /// Reads a volume back, every chunk compared with what was put.
-pub fn restore(library: &Library, id: RecoveryPointId, volume: &str) -> Result<Blocks, Error> {
+pub(crate) fn restore(library: &Library, id: RecoveryPointId, volume: &str) -> Result<Blocks, Error> {
     let mut blocks = Blocks::new();
     let mut from = 0;
     loop {
@@ -231,7 +231,7 @@ pub fn restore(library: &Library, id: RecoveryPointId, volume: &str) -> Result<B
 }
 
 /// Contents used by tests are below this number.
-pub const CONTENTS: u64 = 4_096;
+pub(crate) const CONTENTS: u64 = 4_096;
 
 fn numbers() -> &'static BTreeMap<ChunkId, (u64, [u8; 32])> {
     static NUMBERS: std::sync::OnceLock<BTreeMap<ChunkId, (u64, [u8; 32])>> = std::sync::OnceLock::new();
@@ -240,7 +240,7 @@ fn numbers() -> &'static BTreeMap<ChunkId, (u64, [u8; 32])> {
     })
 }
 
-pub fn number_of(id: &ChunkId) -> u64 {
+pub(crate) fn number_of(id: &ChunkId) -> u64 {
     numbers()[id].0
 }
 
@@ -249,12 +249,12 @@ fn content_hash(id: &ChunkId) -> [u8; 32] {
 }
 
 /// `n` blocks of data from content `first` on, from block `at` on.
-pub fn data(at: u32, n: u32, first: u64) -> Blocks {
+pub(crate) fn data(at: u32, n: u32, first: u64) -> Blocks {
     (0..n).map(|i| (at + i, Block::Data(first + u64::from(i)))).collect()
 }
 
 /// Copies a folder as it is, as a power cut would leave it at best.
-pub fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
