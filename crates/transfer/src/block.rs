@@ -40,6 +40,53 @@ pub enum BlockState {
     Data(Sha256Digest),
 }
 
+/// A [`BlockState`] without its digest: what the store may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum BlockKind {
+    /// Never written.
+    #[default]
+    Hole = 0,
+    /// Written, all zeroes.
+    Zero = 1,
+    /// Written with anything else.
+    Data = 2,
+}
+
+impl BlockKind {
+    /// The two bits that stand for it in a leaf's name.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Hole => 0,
+            Self::Zero => 1,
+            Self::Data => 2,
+        }
+    }
+}
+
+impl BlockState {
+    /// The state without its digest.
+    #[must_use]
+    pub const fn kind(self) -> BlockKind {
+        match self {
+            Self::Hole => BlockKind::Hole,
+            Self::Zero => BlockKind::Zero,
+            Self::Data(_) => BlockKind::Data,
+        }
+    }
+
+    /// The SHA-256 that a written block has; none for a hole.
+    #[must_use]
+    pub const fn written_sha256(self) -> Option<Sha256Digest> {
+        match self {
+            Self::Hole => None,
+            Self::Zero => Some(snapferry_types::ZERO_BLOCK_SHA256),
+            Self::Data(sha256) => Some(sha256),
+        }
+    }
+}
+
 /// 1,024 consecutive entries of a volume's manifest; the last leaf's tail beyond the volume is holes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {

@@ -48,6 +48,20 @@ impl ByteBudget {
         BudgetPermit { _permit: Some(permit) }
     }
 
+    /// `bytes` if they are free now, and nobody waits for them.
+    #[must_use]
+    pub fn try_take(&self, bytes: u64) -> Option<BudgetPermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total_units);
+        let permit = Arc::clone(&self.semaphore).try_acquire_many_owned(units).ok()?;
+        Some(BudgetPermit { _permit: Some(permit) })
+    }
+
+    /// Bytes of the whole budget.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        u64::from(self.total_units) * UNIT
+    }
+
     /// Bytes that are free now.
     #[must_use]
     pub fn available(&self) -> u64 {

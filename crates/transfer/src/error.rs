@@ -96,3 +96,17 @@ impl TransferError {
         self
     }
 }
+
+impl From<crate::record::SealError> for TransferError {
+    fn from(error: crate::record::SealError) -> Self {
+        use crate::record::SealError;
+        let class = match &error {
+            SealError::Malformed { .. } | SealError::NotAuthentic { .. } | SealError::WrongContent { .. } => {
+                ErrorClass::Corrupt
+            }
+            SealError::Unsealable { .. } => ErrorClass::Invalid,
+            SealError::Engine { .. } => ErrorClass::Internal,
+        };
+        Self::new(class, error.to_string())
+    }
+}

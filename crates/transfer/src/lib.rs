@@ -7,11 +7,19 @@
 pub mod block;
 pub mod budget;
 pub mod error;
+pub mod open;
+pub mod record;
+pub mod scratch;
+pub mod seal;
 pub mod sink;
 pub mod source;
 
-pub use block::{Block, BlockState, Leaf, ListedBlock};
+pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
 pub use budget::{BudgetPermit, ByteBudget};
 pub use error::{ErrorClass, TransferError};
+pub use open::sha256;
+pub use record::SealError;
+pub use scratch::Scratch;
+pub use seal::{SealedLeaf, Sealer};
 pub use sink::{BlockTarget, ChunkSink, SealedChunk};
 pub use source::{BaseLeaves, BlockListing, BlockSource, ChunkSource};
