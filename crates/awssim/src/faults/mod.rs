@@ -65,6 +65,15 @@ pub struct Refusal {
     pub reason: Option<String>,
 }
 
+impl Refusal {
+    /// Puts one together.
+    #[must_use]
+    pub fn new(status: u16, code: &str, reason: Option<&str>, message: impl Into<String>) -> Self {
+        let (code, reason) = (code.to_owned(), reason.map(str::to_owned));
+        Self { status, code, message: message.into(), reason }
+    }
+}
+
 /// What is to be done to the answer of one call.
 #[derive(Debug, Default)]
 pub struct FaultPlan {
@@ -132,6 +141,7 @@ pub struct Faults {
     counters: Counters,
     delays: AtomicU64,
     pages: AtomicU64,
+    swept: AtomicU64,
 }
 
 /// A rule and how often it took effect.
@@ -320,6 +330,13 @@ impl Faults {
         };
         self.counters.fault(name);
         fill
+    }
+
+    /// Whether a second of the clock has passed since this was last true.
+    #[must_use]
+    pub fn sweep_is_due(&self) -> bool {
+        let now = self.clock.epoch_seconds();
+        self.swept.swap(now, Ordering::Relaxed) != now
     }
 
     /// Counts a fault that is not a rule's.

@@ -1,7 +1,7 @@
 //! The side that the EBS direct APIs use: start, put, finish, list, compare, read.
 
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -12,6 +12,9 @@ use super::map::{BlockMap, Entry};
 use super::snapshot::{Content, Meta, Pending, Progress, State};
 use super::synthetic::BlockParts;
 use super::{BLOCK_LEN, BlockStore, Sha256, lock, n_blocks, read_lock};
+
+/// StartSnapshot's Timeout when none is given: 60 minutes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A block in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,22 @@ impl BlockStore {
     /// [`StoreError::AlreadyExists`]; for the parent [`StoreError::SnapshotNotFound`], [`StoreError::Pending`],
     /// [`StoreError::Synthetic`], [`StoreError::OutOfRange`] when it is larger; I/O.
     pub fn begin_snapshot(&self, snapshot_id: &str, parent: Option<&str>, size_bytes: u64) -> Result<()> {
+        self.begin_snapshot_with_timeout(snapshot_id, parent, size_bytes, DEFAULT_TIMEOUT)
+    }
+
+    /// As [`Self::begin_snapshot`], to be given up when no block comes for `timeout`; see
+    /// [`Self::expired_snapshots`].
+    ///
+    /// # Errors
+    /// As [`Self::begin_snapshot`].
+    pub fn begin_snapshot_with_timeout(
+        &self,
+        snapshot_id: &str,
+        parent: Option<&str>,
+        size_bytes: u64,
+        timeout: Duration,
+    ) -> Result<()> {
+        let timeout_seconds = timeout.as_secs();
         self.check_new_snapshot(snapshot_id)?;
         let blocks = n_blocks(snapshot_id, size_bytes)?;
         let (map, lineage) = match parent {
@@ -78,9 +97,14 @@ impl BlockStore {
         self.layers.hold(&held)?;
         let layer = self.layers.create()?;
         held.push(layer.id());
-        let meta = Meta { size_bytes, lineage, n_new_blocks: 0, state: State::Pending { layer: layer.id() } };
+        let meta = Meta {
+            size_bytes,
+            lineage,
+            n_new_blocks: 0,
+            state: State::Pending { layer: layer.id(), timeout_seconds },
+        };
         let progress = Mutex::new(Progress::new(map, RoaringBitmap::new()));
-        let pending = Arc::new(Pending { layer, progress });
+        let pending = Arc::new(Pending { layer, timeout_seconds, progress });
         self.add_snapshot(snapshot_id, meta, Content::Pending(pending), held)
     }
 
@@ -167,16 +191,17 @@ impl BlockStore {
         Ok(last_block)
     }
 
-    /// The snapshots being written, with when their last block came.
+    /// The pending snapshots for which no block came within their timeout. The store does nothing about them.
     #[must_use]
-    pub fn pending_snapshots(&self) -> Vec<(String, SystemTime)> {
+    pub fn expired_snapshots(&self, now: SystemTime) -> Vec<String> {
         let snapshots: Vec<_> = read_lock(&self.snapshots).values().map(Arc::clone).collect();
-        let pending = snapshots.iter().filter_map(|snapshot| {
-            let pending = snapshot.pending().ok()?;
+        let expired = snapshots.iter().filter(|snapshot| {
+            let Ok(pending) = snapshot.pending() else { return false };
             let last_block = lock(&pending.progress).last_block;
-            Some((snapshot.id.clone(), last_block))
+            let waited = now.duration_since(last_block).unwrap_or_default();
+            waited > Duration::from_secs(pending.timeout_seconds)
         });
-        pending.collect()
+        expired.map(|snapshot| snapshot.id.clone()).collect()
     }
 
     /// Finishes a pending snapshot: from now on it can be read and no longer be written.

@@ -28,8 +28,8 @@ pub(super) struct Meta {
 /// How far a snapshot is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum State {
-    /// Being written, into this layer.
-    Pending { layer: u32 },
+    /// Being written, into this layer; given up when no block comes for so many seconds.
+    Pending { layer: u32, timeout_seconds: u64 },
     /// Finished.
     Sealed,
     /// Computed.
@@ -40,6 +40,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) layer: Arc<Layer>,
+    pub(super) timeout_seconds: u64,
     pub(super) progress: Mutex<Progress>,
 }
 
@@ -108,14 +109,18 @@ impl Snapshot {
                 layers.hold(&held)?;
                 (Content::Sealed(Arc::new(map)), held)
             }
-            State::Pending { layer } => {
+            State::Pending { layer, timeout_seconds } => {
                 let mut map = BlockMap::load(&map_path(dir, id))?;
                 let mut held = map.layers();
                 held.push(*layer);
                 layers.hold(&held)?;
                 let layer = layers.get(*layer)?;
                 let put = layer.replay(&mut map).into_iter().collect();
-                let pending = Pending { layer, progress: Mutex::new(Progress::new(map, put)) };
+                let pending = Pending {
+                    layer,
+                    timeout_seconds: *timeout_seconds,
+                    progress: Mutex::new(Progress::new(map, put)),
+                };
                 (Content::Pending(Arc::new(pending)), held)
             }
         };
