@@ -20,6 +20,8 @@ mod backend;
 mod codec;
 mod config;
 mod error;
+#[cfg(test)]
+mod golden;
 mod index;
 mod library;
 pub mod limits;

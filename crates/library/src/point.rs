@@ -103,3 +103,47 @@ impl RecoveryPoint {
         Ok(Self { id, key, fence, tenant, created_unix_ms, metadata, volumes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn points() -> impl Strategy<Value = RecoveryPoint> {
+        let volume = ("[a-z]{1,20}", any::<u32>(), any::<[u8; 32]>(), any::<u32>(), any::<u32>()).prop_map(
+            |(name, n_blocks, root, n_data, n_zero)| PointVolume {
+                name,
+                n_blocks,
+                root: PageId(root),
+                n_data,
+                n_zero,
+            },
+        );
+        let head = (any::<u128>(), ".{0,30}", any::<u64>(), any::<u64>(), ".{0,30}", any::<u64>());
+        (head, prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(volume, 1..6)).prop_map(
+            |((id, key, generation, epoch, tenant, created_unix_ms), metadata, volumes)| RecoveryPoint {
+                id: RecoveryPointId::from_u128(id),
+                key,
+                fence: Fence { generation, epoch },
+                tenant,
+                created_unix_ms,
+                metadata,
+                volumes,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_point_survives_its_bytes_and_no_other_bytes_are_one(point in points(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+            let mut bytes = point.encode();
+            prop_assert_eq!(RecoveryPoint::decode(&bytes).unwrap(), point);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(RecoveryPoint::decode(&bytes).is_err());
+            bytes.truncate(at);
+            prop_assert!(RecoveryPoint::decode(&bytes).is_err());
+        }
+    }
+}

@@ -147,3 +147,26 @@ pub(crate) fn big_endian_u64(bytes: &[u8]) -> Result<u64, Malformed> {
         <[u8; 8]>::try_from(bytes).map_err(|_| Malformed::new("pack row", "its key is not 8 bytes"))?;
     Ok(u64::from_be_bytes(array))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_survive_their_bytes(pack in any::<u64>(), offset in any::<u32>(), length in any::<u32>(), ordinal in any::<u32>(), flag in any::<bool>()) {
+            let at = Location { pack, offset, length, ordinal, damaged: flag };
+            prop_assert_eq!(Location::decode(&at.encode()).unwrap(), at);
+            let row = PackRow { class: PackClass::Manifest, size: pack, n_records: ordinal, lost: flag };
+            prop_assert_eq!(PackRow::decode(&row.encode()).unwrap(), row);
+        }
+
+        #[test]
+        fn no_bytes_make_them_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Location::decode(&bytes);
+            let _ = PackRow::decode(&bytes);
+        }
+    }
+}

@@ -32,7 +32,14 @@ pub(super) fn leaves_below_child(level: u8) -> u32 {
 /// Interior pages that were read lately, decoded. First in, first out.
 pub(super) struct PageCache {
     limit: usize,
-    kept: Mutex<(HashMap<PageId, Arc<InteriorPage>>, VecDeque<PageId>)>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    pages: HashMap<PageId, Arc<InteriorPage>>,
+    /// The oldest first.
+    order: VecDeque<PageId>,
 }
 
 impl PageCache {
@@ -41,12 +48,12 @@ impl PageCache {
     }
 
     fn get(&self, id: &PageId) -> Option<Arc<InteriorPage>> {
-        lock(&self.kept).0.get(id).cloned()
+        lock(&self.kept).pages.get(id).cloned()
     }
 
     fn keep(&self, id: PageId, page: &Arc<InteriorPage>) {
         let mut kept = lock(&self.kept);
-        let (pages, order) = &mut *kept;
+        let Kept { pages, order } = &mut *kept;
         if self.limit > 0 && pages.insert(id, Arc::clone(page)).is_none() {
             order.push_back(id);
             if order.len() > self.limit

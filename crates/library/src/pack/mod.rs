@@ -11,3 +11,6 @@ pub(crate) use format::{FooterEntry, PackClass, RECORD_HEADER_BYTES, pack_name, 
 pub use format::{RecordKey, RecordKind};
 pub(crate) use reader::{check_record, read_contents};
 pub(crate) use writer::{FinishedPack, PackWriter, record_bytes};
+
+#[cfg(test)]
+mod tests;
