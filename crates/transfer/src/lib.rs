@@ -4,20 +4,26 @@
 //!
 //! This crate knows no AWS, no network and no store: those implement the seams elsewhere.
 
+pub mod backup;
 pub mod block;
 pub mod budget;
 pub mod error;
 pub mod open;
+pub mod pool;
+pub mod progress;
 pub mod record;
 pub mod scratch;
 pub mod seal;
 pub mod sink;
 pub mod source;
 
+pub use backup::{VolumeSummary, back_up_volume};
 pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
 pub use budget::{BudgetPermit, ByteBudget};
 pub use error::{ErrorClass, TransferError};
 pub use open::sha256;
+pub use pool::WorkPool;
+pub use progress::{ProgressSnapshot, TransferProgress};
 pub use record::SealError;
 pub use scratch::Scratch;
 pub use seal::{SealedLeaf, Sealer};
