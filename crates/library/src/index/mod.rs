@@ -7,10 +7,11 @@
 mod rows;
 mod sessions;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot, UserKey};
 use snapferry_types::RecoveryPointId;
 
 pub(crate) use rows::{BaseRow, KeyRow, Location, PackRow, SessionLife, SessionRow, SessionVolumeRow};
@@ -207,18 +208,20 @@ impl Index {
             Some(id) => std::ops::Bound::Excluded(id.as_u128().to_be_bytes()),
             None => std::ops::Bound::Unbounded,
         };
-        let (reader, deleting) = (self.db.snapshot(), self.deleting.clone());
-        snapshot.range::<[u8; 16], _>(&self.points, (start, std::ops::Bound::Unbounded)).filter_map(
-            move |row| {
-                let read = || {
-                    let (key, value) = row.into_inner().map_err(Error::index("read"))?;
-                    if reader.contains_key(&deleting, &key).map_err(Error::index("read"))? {
-                        return Ok(None);
-                    }
-                    Ok(Some(RecoveryPoint::decode(&value)?))
-                };
-                read().transpose()
-            },
-        )
+        // Of the same moment: a point whose deletion began since is still one of the snapshot.
+        let deleting: Result<HashSet<UserKey>, Error> =
+            snapshot.iter(&self.deleting).map(|row| row.key().map_err(Error::index("read"))).collect();
+        let (deleting, failed) = match deleting {
+            Ok(deleting) => (deleting, None),
+            Err(e) => (HashSet::new(), Some(Err(e))),
+        };
+        let rows = snapshot.range::<[u8; 16], _>(&self.points, (start, std::ops::Bound::Unbounded));
+        failed.into_iter().chain(rows.filter_map(move |row| {
+            let read = || {
+                let (key, value) = row.into_inner().map_err(Error::index("read"))?;
+                if deleting.contains(&key) { Ok(None) } else { Ok(Some(RecoveryPoint::decode(&value)?)) }
+            };
+            read().transpose()
+        }))
     }
 }

@@ -24,7 +24,9 @@ mod tree;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 
 use snapferry_types::SessionId;
 
@@ -97,6 +99,15 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Library {
+    /// The right to collect or scrub.
+    fn collecting(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        match self.collecting.try_lock() {
+            Ok(running) => Ok(running),
+            Err(TryLockError::Poisoned(e)) => Ok(e.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy("a collection or scrub")),
+        }
+    }
+
     fn now(&self) -> u64 {
         (self.config.clock)()
     }

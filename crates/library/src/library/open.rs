@@ -173,7 +173,15 @@ fn take_in_packs(config: &LibraryConfig, index: &Index) -> Result<u64, Error> {
         if let Some(number) = pack_number(&name) {
             next = next.max(number.saturating_add(1));
             match known.remove(&number) {
-                Some(row) if !row.lost => {}
+                Some(row) if !row.lost && row.size == size => {}
+                Some(row) if !row.lost => {
+                    tracing::error!(
+                        pack = number,
+                        size,
+                        expected = row.size,
+                        "a pack has another length; scrub the library"
+                    );
+                }
                 _ => unknown.push((number, size)),
             }
         }

@@ -63,9 +63,7 @@ impl Library {
     /// # Errors
     /// [`Error::Busy`] when a collection or scrub is running; damage is no error but the answer.
     pub fn scrub(&self, pace: &mut dyn FnMut(u64) -> bool) -> Result<ScrubReport, Error> {
-        let Ok(_running) = self.collecting.try_lock() else {
-            return Err(Error::Busy("a collection or scrub"));
-        };
+        let _running = self.collecting()?;
         let mut report = ScrubReport::default();
         report.complete = self.scrub_packs(&mut report, pace)? && self.scrub_points(&mut report, pace)?;
         self.index.persist()?;

@@ -222,3 +222,47 @@ fn a_collection_stops_when_asked() {
     assert!(matches!(library.collect_garbage(&eager(), &mut || false), Err(Error::Cancelled)));
     assert_eq!(collect(library, eager()).dead_records, 0);
 }
+
+/// Runs a whole backup, or the middle of one, at each point where a collection asks whether to go on.
+#[test]
+fn whatever_happens_at_any_point_of_a_collection_nothing_in_use_is_lost() {
+    let blocks = data(0, 12, 0);
+    let other = data(1_024, 3, 100);
+    let mut at = 0;
+    loop {
+        let rig = Rig::new();
+        let library = rig.library();
+        let old = backup(library, "old", &blocks, 2_048);
+        let base = backup(library, "base", &other, 2_048);
+        library.delete_recovery_point(old).unwrap();
+        let mut asked = request("held", fence(1), &[("root", 2_048)]);
+        asked.volumes[0].base = Some((base, "root".to_owned()));
+        let (mut calls, mut held, mut sealed) = (0, None, None);
+        let mut hook = || {
+            if calls == at {
+                // Told that they are there, or putting them again: either way they stay.
+                let session = open(library, &asked);
+                put_leaves(library, session, fence(1), "root", (&blocks, 2_048), [0]).unwrap();
+                held = Some(session);
+                sealed = Some(backup(library, "new", &blocks, 2_048));
+                library.delete_recovery_point(base).unwrap();
+            }
+            calls += 1;
+            true
+        };
+        library.collect_garbage(&eager(), &mut hook).unwrap();
+        let (Some(session), Some(sealed)) = (held, sealed) else {
+            assert!(at > 5, "only {at} points");
+            return;
+        };
+        assert_eq!(restore(library, sealed, "root").unwrap(), blocks, "point {at}");
+        let id = library.seal(session, fence(1), Vec::new()).unwrap();
+        collect(library, eager());
+        let mut both = blocks.clone();
+        both.extend(&other);
+        assert_eq!(restore(library, id, "root").unwrap(), both, "point {at}");
+        assert_eq!(restore(library, sealed, "root").unwrap(), blocks, "point {at}");
+        assert_eq!(library.stats().unwrap().chunks, 15, "point {at}");
+        at += 1;
+    }
+}

@@ -43,3 +43,29 @@ fn the_objects_of_format_1_are_a_library() {
     assert_eq!(restore(&library, third, "root").unwrap(), first());
     assert_eq!(library.stats().unwrap().chunks, chunks);
 }
+
+#[test]
+fn the_format_can_be_read_without_us() {
+    let run = |arguments: &[&str]| {
+        let mut python = std::process::Command::new("python3");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("read_library.py");
+        let output = python.arg(script).arg(sample()).args(arguments).output().expect("python3 is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = run(&[]);
+    let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((lines[1][1], &lines[1][4..]), ("second", ["root", "2048", "3", "1"].as_slice()));
+    let out = tempfile::tempdir().unwrap();
+    let blocks = run(&[lines[1][0], "root", out.path().to_str().unwrap()]);
+    let expected: Vec<String> = second()
+        .iter()
+        .map(|(index, block)| match block {
+            Block::Zero => format!("{index} zero -"),
+            Block::Data(n) => format!("{index} data {}", chunk_id(*n)),
+        })
+        .collect();
+    assert_eq!(blocks.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(std::fs::read(out.path().join(chunk_id(77).to_string())).unwrap(), record(77));
+}

@@ -81,9 +81,7 @@ impl Library {
         options: &GcOptions,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<GcReport, Error> {
-        let Ok(_running) = self.collecting.try_lock() else {
-            return Err(Error::Busy("a collection or scrub"));
-        };
+        let _running = self.collecting()?;
         let candidates = self.index.packs().collect::<Result<Vec<_>, Error>>()?;
         let marks = Arc::new(Marks::new(candidates.iter().copied()));
         let walked = Marks::new(candidates.iter().copied());
