@@ -205,4 +205,25 @@ impl Account {
             other => other,
         }
     }
+
+    /// [`Account::call`] for calls that have no client token: only a throttle, which AWS answers before it acts, is
+    /// tried again.
+    pub(crate) async fn call_without_token<T, F, Fut>(&self, mut attempt: F) -> Result<T, AwsError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, AwsError>>,
+    {
+        let mut pause = Duration::from_millis(500);
+        for _ in 1..SDK_ATTEMPTS {
+            match self.call(&mut attempt).await {
+                Err(AwsError::Throttled { .. }) => {
+                    self.inner.calls.count_retry();
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.1..1.0))).await;
+                    pause *= 2;
+                }
+                other => return other,
+            }
+        }
+        self.call(attempt).await
+    }
 }

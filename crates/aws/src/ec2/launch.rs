@@ -1,0 +1,153 @@
+//! Starting an instance from an image over restored snapshots.
+
+use std::time::Duration;
+
+use aws_sdk_ec2::types::{
+    IamInstanceProfileSpecification, InstanceNetworkInterfaceSpecification, InstanceType, Placement,
+    ResourceType, Tenancy,
+};
+use snapferry_types::InstanceId;
+use snapferry_types::aws::Tag;
+use snapferry_types::instance::NetworkInterface;
+use tokio_util::sync::CancellationToken;
+
+use crate::ec2::instances::instance_state;
+use crate::ec2::snapshots::parsed;
+use crate::ec2::tags::specification;
+use crate::ec2::wait::{Look, wait_for};
+use crate::error::{Asked, AwsError};
+use crate::session::Account;
+
+const LONGEST_WAIT: Duration = Duration::from_secs(20 * 60);
+
+/// An instance to be started. Private addresses are left to AWS: the old ones may be in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewInstance {
+    /// The image.
+    pub image_id: String,
+    /// Such as `m6i.large`.
+    pub instance_type: String,
+    /// Interfaces by device index; the first gives the subnet and thereby the zone. None leaves it to AWS.
+    pub network_interfaces: Vec<NetworkInterface>,
+    /// Key pair.
+    pub key_name: Option<String>,
+    /// ARN of the instance profile.
+    pub iam_instance_profile_arn: Option<String>,
+    /// Zone, where no interface decides it.
+    pub availability_zone: Option<String>,
+    /// `default`, `dedicated`; a host is not chosen again.
+    pub tenancy: Option<String>,
+    /// Placement group.
+    pub placement_group: Option<String>,
+    /// EBS optimisation.
+    pub ebs_optimized: bool,
+    /// Tags of the instance from the start; those of its volumes follow by [`create_tags`](super::create_tags).
+    pub tags: Vec<Tag>,
+    /// The same token gives the same instance again: derive it from the ledger entry (64 characters at most).
+    pub client_token: String,
+}
+
+/// Starts one instance, or finds the one that the same token started.
+///
+/// # Errors
+/// [`AwsError`]; `QuotaExceeded` when the zone has no capacity.
+pub async fn run_instance(account: &Account, new: &NewInstance) -> Result<InstanceId, AwsError> {
+    let asked = Asked::new("ec2:RunInstances", "image", &new.image_id);
+    let placement = Placement::builder()
+        .set_availability_zone(new.availability_zone.clone().filter(|_| new.network_interfaces.is_empty()))
+        .set_tenancy(new.tenancy.as_deref().filter(|tenancy| *tenancy == "dedicated").map(Tenancy::from))
+        .set_group_name(new.placement_group.clone())
+        .build();
+    let has_placement = placement.availability_zone.is_some()
+        || placement.tenancy.is_some()
+        || placement.group_name.is_some();
+    let profile = new
+        .iam_instance_profile_arn
+        .as_deref()
+        .map(|arn| IamInstanceProfileSpecification::builder().arn(arn).build());
+    let reply = account
+        .call(|| async {
+            let call = account.ec2().run_instances().image_id(&new.image_id).min_count(1).max_count(1);
+            let call = call.instance_type(InstanceType::from(new.instance_type.as_str()));
+            let call = call.set_key_name(new.key_name.clone()).set_iam_instance_profile(profile.clone());
+            let call = call.set_placement(has_placement.then(|| placement.clone()));
+            let call = call.set_ebs_optimized(new.ebs_optimized.then_some(true));
+            let call = call.set_tag_specifications(specification(ResourceType::Instance, &new.tags));
+            let call = call.client_token(&new.client_token);
+            let call = match new.network_interfaces.as_slice() {
+                [] => call,
+                [only] => call.subnet_id(&only.subnet_id).set_security_group_ids(
+                    Some(only.security_group_ids.clone()).filter(|ids| !ids.is_empty()),
+                ),
+                several => call.set_network_interfaces(Some(several.iter().map(interface).collect())),
+            };
+            call.send().await.map_err(|error| asked.sort(&error))
+        })
+        .await?;
+    let started = reply.instances.unwrap_or_default().into_iter().next();
+    let id = started.and_then(|instance| instance.instance_id).ok_or_else(|| asked.lacks("InstanceId"))?;
+    parsed(&asked, &id)
+}
+
+/// Waits until the instance runs. That its system has booted is not looked at.
+///
+/// # Errors
+/// [`AwsError::Failed`] when it stopped or terminated instead.
+pub async fn wait_instance_running(
+    account: &Account,
+    instance: &InstanceId,
+    stop: &CancellationToken,
+) -> Result<(), AwsError> {
+    let mut n_missing = 0;
+    let look = async || {
+        let state = match instance_state(account, instance).await {
+            // AWS may not know an instance in its first moments.
+            Err(AwsError::NotFound { .. }) if n_missing < 10 => {
+                n_missing += 1;
+                "not known yet".to_owned()
+            }
+            other => other?,
+        };
+        match state.as_str() {
+            "running" => Ok(Look::Done(())),
+            "terminated" | "shutting-down" | "stopped" | "stopping" => Err(AwsError::Failed {
+                what: "instance",
+                id: instance.to_string(),
+                state,
+                message:
+                    "it did not start; its state reason in the console says why (often: no access to the \
+                          key of a volume)"
+                        .to_owned(),
+            }),
+            _ => Ok(Look::Still(state)),
+        }
+    };
+    wait_for("instance", instance.as_str(), LONGEST_WAIT, look, stop).await
+}
+
+/// Terminates an instance; one that is gone is done.
+///
+/// # Errors
+/// [`AwsError`].
+pub async fn terminate_instance(account: &Account, instance: &InstanceId) -> Result<(), AwsError> {
+    let asked = Asked::new("ec2:TerminateInstances", "instance", instance.as_str());
+    let gone = account
+        .call(|| async {
+            let call = account.ec2().terminate_instances().instance_ids(instance.as_str());
+            call.send().await.map_err(|error| asked.sort(&error))
+        })
+        .await;
+    match gone {
+        Ok(_) | Err(AwsError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn interface(interface: &NetworkInterface) -> InstanceNetworkInterfaceSpecification {
+    InstanceNetworkInterfaceSpecification::builder()
+        .set_device_index(i32::try_from(interface.device_index).ok())
+        .subnet_id(&interface.subnet_id)
+        .set_groups(Some(interface.security_group_ids.clone()).filter(|ids| !ids.is_empty()))
+        .delete_on_termination(interface.delete_on_termination)
+        .build()
+}
