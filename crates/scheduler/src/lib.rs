@@ -1,1 +1,5 @@
 //! The scheduler.
+
+pub mod clock;
+pub mod store;
+pub mod vault;

@@ -1,0 +1,478 @@
+//! The right to work: claimed, renewed, lost, ended. Epoch and state decide; the deadlines themselves are kept in
+//! memory by the watch over leases, on a clock that nobody can turn.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use snapferry_api::job::{Made, Progress, TaskError, Work};
+use snapferry_types::spec::{
+    MediaAgentRef, Operation, ReadAs, RestoreSpec, RestoreTarget, StreamingBackupSpec, TaskSpec,
+};
+use snapferry_types::state::TaskEvent;
+use snapferry_types::{AccessNodeId, DispatchId, Fence, IncarnationId, TaskId, TaskState};
+use sqlx::AnyConnection;
+
+use super::row::Read as _;
+use super::task::{self, Desired, LeasedTask, TaskRow};
+use super::{Store, StoreError, catalogue, dispatch, fleet, ledger, note};
+
+/// How often a task is tried, and how long it waits in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Attempts that end with a retryable error before the task is given up.
+    pub max_attempts: u32,
+    /// Attempts whose agent went silent before the task is quarantined.
+    pub max_crashes: u32,
+    /// The first wait is at most this; each next one at most twice the one before.
+    pub retry_base: Duration,
+    /// No wait is longer.
+    pub retry_max: Duration,
+}
+
+/// Who claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimBy {
+    /// The task.
+    pub task: TaskId,
+    /// The offer.
+    pub dispatch: DispatchId,
+    /// The node.
+    pub node: AccessNodeId,
+    /// The node's process.
+    pub incarnation: IncarnationId,
+}
+
+/// A granted claim.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// What to do.
+    pub spec: TaskSpec,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone)]
+pub enum ClaimVerdict {
+    /// Go on.
+    Granted(Box<Grant>),
+    /// The offer is not open any more.
+    Gone(String),
+    /// Open, but not for this node.
+    NotYou(String),
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishOutcome {
+    /// Done.
+    Succeeded(Vec<Made>),
+    /// Not done.
+    Failed {
+        /// Whether a retry may mend it.
+        retryable: bool,
+        /// Why.
+        error: TaskError,
+    },
+    /// Stopped and cleaned up.
+    Cancelled,
+    /// Stopped at a safe point.
+    Yielded {
+        /// Because the agent is going away.
+        shutting_down: bool,
+    },
+}
+
+impl Store {
+    /// Answers a claim. Grants a dispatch at most once; the same process that asks again gets the same grant.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is granted then.
+    pub async fn claim(&self, by: ClaimBy, deployment: &str) -> Result<ClaimVerdict, StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(before) = self.lock_task(&mut tx, by.task).await? else {
+            return Ok(ClaimVerdict::Gone("there is no such task".to_owned()));
+        };
+        if before.dispatch != Some(by.dispatch) {
+            return Ok(ClaimVerdict::Gone("the offer was withdrawn or replaced".to_owned()));
+        }
+        if before.state.is_leased() && before.incarnation == Some(by.incarnation) {
+            let spec = self.spec(&mut tx, &before, deployment).await?;
+            return Ok(ClaimVerdict::Granted(Box::new(Grant { spec })));
+        }
+        if before.state != TaskState::Dispatched {
+            return Ok(ClaimVerdict::Gone(format!("the task is {}", before.state.as_str())));
+        }
+        match fleet::incarnation(&mut tx, by.node).await? {
+            Some((incarnation, queue))
+                if incarnation == by.incarnation && Some(&queue) == before.queue.as_ref() => {}
+            Some((incarnation, _)) if incarnation != by.incarnation => {
+                return Ok(ClaimVerdict::NotYou("another process has this access node's id".to_owned()));
+            }
+            Some(_) => return Ok(ClaimVerdict::NotYou("the offer is for another queue".to_owned())),
+            None => return Ok(ClaimVerdict::NotYou("say hello first".to_owned())),
+        }
+        let now_ms = self.clock.wall_ms();
+        let mut after = before.clone();
+        after.apply(TaskEvent::Claimed, now_ms)?;
+        after.fence = Fence { generation: self.generation, epoch: before.fence.epoch.saturating_add(1) };
+        after.attempts = before.attempts.saturating_add(1);
+        after.node = Some(by.node);
+        after.incarnation = Some(by.incarnation);
+        after.started_ms = Some(now_ms);
+        after.progress = Progress::default();
+        self.choose_base(&mut tx, &mut after).await?;
+        let spec = self.spec(&mut tx, &after, deployment).await;
+        if let Err(error) = &spec
+            && !error.retryable()
+        {
+            // The task cannot be described, on this or any node: it ends here.
+            after.apply(TaskEvent::FailedForGood, now_ms)?;
+            after.error = Some(TaskError { class: "specification".to_owned(), message: error.to_string() });
+        }
+        task::save(&mut tx, &before, &after).await?;
+        dispatch::forget_offer(&mut tx, by.dispatch).await?;
+        let text = format!("attempt {} begins", after.attempts);
+        note::add(&mut tx, after.job, after.id, now_ms, false, &text).await?;
+        if spec.as_ref().is_err_and(StoreError::retryable) {
+            return Err(spec.err().unwrap_or_else(|| StoreError::Conflict("no specification".to_owned())));
+        }
+        tx.commit().await?;
+        self.changed(after.job);
+        Ok(match spec {
+            Ok(spec) => ClaimVerdict::Granted(Box::new(Grant { spec })),
+            Err(error) => ClaimVerdict::Gone(format!("the task failed: {error}")),
+        })
+    }
+
+    /// Keeps a lease; answers what is wanted of the task.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the fence is not the current one.
+    pub async fn renew(
+        &self,
+        id: TaskId,
+        fence: Fence,
+        progress: Option<Progress>,
+    ) -> Result<Desired, StoreError> {
+        let mut tx = self.begin().await?;
+        let before = self.leased(&mut tx, id, fence).await?;
+        let mut after = before.clone();
+        after.apply(TaskEvent::Renewed, self.clock.wall_ms())?;
+        after.progress = progress.unwrap_or(after.progress);
+        if after != before {
+            task::save(&mut tx, &before, &after).await?;
+            tx.commit().await?;
+            self.changed(after.job);
+        }
+        Ok(after.desired)
+    }
+
+    /// Ends an attempt. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the fence is not the current one.
+    pub async fn finish(
+        &self,
+        id: TaskId,
+        fence: Fence,
+        progress: Option<Progress>,
+        outcome: FinishOutcome,
+        limits: &Limits,
+    ) -> Result<TaskState, StoreError> {
+        let mut tx = self.begin().await?;
+        let before = self
+            .lock_task(&mut tx, id)
+            .await?
+            .ok_or_else(|| StoreError::Stale(format!("there is no task {id}")))?;
+        if before.fence == fence && before.finished_epoch == Some(fence.epoch) {
+            return Ok(before.state);
+        }
+        check_fence(&before, fence)?;
+        let now_ms = self.clock.wall_ms();
+        let mut after = before.clone();
+        after.progress = progress.unwrap_or(after.progress);
+        after.finished_epoch = Some(fence.epoch);
+        let text = settle(&mut after, outcome, limits, now_ms)?;
+        task::save(&mut tx, &before, &after).await?;
+        let warning = after.state != TaskState::Succeeded && after.error.is_some();
+        note::add(&mut tx, after.job, after.id, now_ms, warning, &text).await?;
+        tx.commit().await?;
+        self.changed(after.job);
+        Ok(after.state)
+    }
+
+    /// Tasks under a lease.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn leased_tasks(&self) -> Result<Vec<LeasedTask>, StoreError> {
+        let rows = sqlx::query("SELECT id, state, epoch FROM task WHERE state IN ('running', 'suspect')")
+            .fetch_all(self.db.read())
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(LeasedTask {
+                    id: row.parsed("id")?,
+                    state: row.word("state", TaskState::from_word)?,
+                    epoch: row.number("epoch")?,
+                })
+            })
+            .collect()
+    }
+
+    /// A lease ran out: the task is suspect. Nothing happens when it moved on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn suspect(&self, leased: LeasedTask) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(before) = self.lock_task(&mut tx, leased.id).await? else { return Ok(false) };
+        if before.state != TaskState::Running || before.fence.epoch != leased.epoch {
+            return Ok(false);
+        }
+        let now_ms = self.clock.wall_ms();
+        let mut after = before.clone();
+        after.apply(TaskEvent::LeaseExpired, now_ms)?;
+        task::save(&mut tx, &before, &after).await?;
+        let text = "the access node went silent; the lease ran out";
+        note::add(&mut tx, after.job, after.id, now_ms, true, text).await?;
+        tx.commit().await?;
+        self.changed(after.job);
+        Ok(true)
+    }
+
+    /// A suspect did not come back: the attempt counts as a crash. Nothing happens when it moved on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn give_up(
+        &self,
+        leased: LeasedTask,
+        limits: &Limits,
+    ) -> Result<Option<TaskState>, StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(before) = self.lock_task(&mut tx, leased.id).await? else { return Ok(None) };
+        if before.state != TaskState::Suspect || before.fence.epoch != leased.epoch {
+            return Ok(None);
+        }
+        let now_ms = self.clock.wall_ms();
+        let mut after = before.clone();
+        after.crashes = before.crashes.saturating_add(1);
+        after.error = Some(TaskError {
+            class: "lease_lost".to_owned(),
+            message: "the access node went silent in the middle of the work".to_owned(),
+        });
+        let text = if after.crashes >= limits.max_crashes && after.desired != Desired::Cancel {
+            after.apply(TaskEvent::OutOfAttempts, now_ms)?;
+            format!("quarantined: its access nodes went silent {} times", after.crashes)
+        } else {
+            after.apply(TaskEvent::GivenUp, now_ms)?;
+            wait(&mut after, limits, now_ms);
+            end_cancelled_wait(&mut after, now_ms)?;
+            "given up; another access node will go on".to_owned()
+        };
+        task::save(&mut tx, &before, &after).await?;
+        note::add(&mut tx, after.job, after.id, now_ms, true, &text).await?;
+        tx.commit().await?;
+        self.changed(after.job);
+        Ok(Some(after.state))
+    }
+
+    /// The task of a fence that is current and leased.
+    pub(super) async fn leased(
+        &self,
+        conn: &mut AnyConnection,
+        id: TaskId,
+        fence: Fence,
+    ) -> Result<TaskRow, StoreError> {
+        let row = self
+            .lock_task(conn, id)
+            .await?
+            .ok_or_else(|| StoreError::Stale(format!("there is no task {id}")))?;
+        check_fence(&row, fence)?;
+        Ok(row)
+    }
+
+    /// The first attempt chooses what a backup builds on; later ones stay with it while its snapshots are kept.
+    async fn choose_base(&self, conn: &mut AnyConnection, row: &mut TaskRow) -> Result<(), StoreError> {
+        let (Work::StreamingBackup(backup), Some(instance), Some(media_agent)) =
+            (&row.work, row.instance.clone(), row.media_agent)
+        else {
+            return Ok(());
+        };
+        if backup.full {
+            return Ok(());
+        }
+        if let Some(base) = &row.base
+            && let Ok(point) = catalogue::load(conn, base.recovery_point).await
+            && point.volumes.iter().all(|volume| volume.snapshot_kept)
+        {
+            return Ok(());
+        }
+        row.base = catalogue::base(conn, row.hypervisor, &instance, media_agent, row.id).await?;
+        Ok(())
+    }
+
+    async fn spec(
+        &self,
+        conn: &mut AnyConnection,
+        row: &TaskRow,
+        deployment: &str,
+    ) -> Result<TaskSpec, StoreError> {
+        let accesses = self.accesses(conn, row.hypervisor, &row.region).await?;
+        let media_agent =
+            row.media_agent.ok_or_else(|| StoreError::Invalid("no MediaAgent was chosen".to_owned()))?;
+        let read_as = match accesses.read_as {
+            snapferry_api::hypervisor::ReadAs::Tenant => ReadAs::Tenant,
+            snapferry_api::hypervisor::ReadAs::Service => ReadAs::Service,
+        };
+        let mut superseded = Vec::new();
+        let operation = match &row.work {
+            Work::StreamingBackup(backup) => {
+                let instance = row
+                    .instance
+                    .clone()
+                    .ok_or_else(|| StoreError::Invalid("the task names no instance".to_owned()))?;
+                superseded = ledger::superseded(conn, row, &instance, media_agent).await?;
+                let base = row.base.clone();
+                Operation::StreamingBackup(StreamingBackupSpec { instance, base, full: backup.full, read_as })
+            }
+            Work::Restore(restore) => Operation::Restore(RestoreSpec {
+                recovery_point: restore.recovery_point,
+                volumes: restore.volumes.clone(),
+                target: target(restore.target.clone()),
+                extra_tags: restore.tags.clone(),
+            }),
+            Work::DeleteRecoveryPoint(delete) => {
+                superseded = ledger::of_point(conn, delete.recovery_point).await?;
+                Operation::DeleteRecoveryPoint(delete.recovery_point)
+            }
+        };
+        Ok(TaskSpec {
+            task: row.id,
+            job: row.job,
+            fence: row.fence,
+            attempt: row.attempts,
+            deployment: deployment.to_owned(),
+            tenant: row.hypervisor.to_string(),
+            keys: self.tenant_keys(conn, row.hypervisor).await?,
+            tenant_access: accesses.tenant,
+            service_access: accesses.service.filter(|_| read_as == ReadAs::Service),
+            media_agent: MediaAgentRef {
+                id: media_agent,
+                endpoint: fleet::endpoint(conn, media_agent).await?,
+            },
+            operation,
+            checkpoint: checkpoint(conn, row.id).await?,
+            objects: ledger::of_task(conn, row.id).await?,
+            superseded,
+        })
+    }
+}
+
+fn check_fence(row: &TaskRow, fence: Fence) -> Result<(), StoreError> {
+    if row.fence != fence {
+        return Err(StoreError::Stale(format!(
+            "task {} is at generation {} epoch {}, the call has generation {} epoch {}",
+            row.id, row.fence.generation, row.fence.epoch, fence.generation, fence.epoch
+        )));
+    }
+    if !row.state.is_leased() {
+        return Err(StoreError::Stale(format!("task {} is {}", row.id, row.state.as_str())));
+    }
+    Ok(())
+}
+
+/// Applies the end of an attempt; answers the sentence for the history.
+fn settle(
+    row: &mut TaskRow,
+    outcome: FinishOutcome,
+    limits: &Limits,
+    now_ms: i64,
+) -> Result<String, StoreError> {
+    match outcome {
+        FinishOutcome::Succeeded(made) => {
+            row.apply(TaskEvent::Succeeded, now_ms)?;
+            row.error = None;
+            row.made = made;
+            Ok("succeeded".to_owned())
+        }
+        FinishOutcome::Failed { error, .. } if row.desired == Desired::Cancel => {
+            row.apply(TaskEvent::CancelConfirmed, now_ms)?;
+            let text = format!("cancelled; the attempt ended with {}: {}", error.class, error.message);
+            row.error = Some(error);
+            Ok(text)
+        }
+        FinishOutcome::Failed { retryable, error } => {
+            let text = format!("{}: {}", error.class, error.message);
+            row.error = Some(error);
+            if !retryable {
+                row.apply(TaskEvent::FailedForGood, now_ms)?;
+                return Ok(format!("failed: {text}"));
+            }
+            if row.attempts >= limits.max_attempts {
+                row.apply(TaskEvent::OutOfAttempts, now_ms)?;
+                return Ok(format!("given up after {} attempts: {text}", row.attempts));
+            }
+            row.apply(TaskEvent::FailedForNow, now_ms)?;
+            wait(row, limits, now_ms);
+            Ok(format!("will be tried again: {text}"))
+        }
+        FinishOutcome::Cancelled if row.desired != Desired::Cancel => {
+            Err(StoreError::Conflict(format!("nobody asked to cancel task {}", row.id)))
+        }
+        FinishOutcome::Cancelled => {
+            row.apply(TaskEvent::CancelConfirmed, now_ms)?;
+            Ok("cancelled".to_owned())
+        }
+        FinishOutcome::Yielded { .. } if row.desired == Desired::Cancel => {
+            row.apply(TaskEvent::CancelConfirmed, now_ms)?;
+            Ok("cancelled".to_owned())
+        }
+        FinishOutcome::Yielded { shutting_down } => {
+            row.apply(TaskEvent::Yielded, now_ms)?;
+            // An orderly stop is no failed attempt.
+            row.attempts = row.attempts.saturating_sub(1);
+            if row.desired == Desired::Suspend {
+                return Ok("suspended".to_owned());
+            }
+            row.apply(TaskEvent::ResumedByUser, now_ms)?;
+            let why =
+                if shutting_down { "the access node is shutting down" } else { "the agent gave it back" };
+            Ok(format!("stopped at a safe point, will go on: {why}"))
+        }
+    }
+}
+
+/// Full jitter: evenly from zero to a bound that doubles with each attempt.
+fn wait(row: &mut TaskRow, limits: &Limits, now_ms: i64) {
+    let doublings = row.attempts.saturating_sub(1).min(20);
+    let bound = limits.retry_base.saturating_mul(1_u32 << doublings).min(limits.retry_max);
+    let wait_ms = rand::rng().random_range(0..=u64::try_from(bound.as_millis()).unwrap_or(u64::MAX));
+    row.not_before_ms = Some(now_ms.saturating_add(i64::try_from(wait_ms).unwrap_or(i64::MAX)));
+}
+
+/// A task that waits for its next attempt needs no agent to be cancelled.
+fn end_cancelled_wait(row: &mut TaskRow, now_ms: i64) -> Result<(), StoreError> {
+    if row.desired == Desired::Cancel {
+        row.apply(TaskEvent::CancelledByUser, now_ms)?;
+    }
+    Ok(())
+}
+
+async fn checkpoint(conn: &mut AnyConnection, task: TaskId) -> Result<Vec<u8>, StoreError> {
+    let row = sqlx::query("SELECT body FROM checkpoint WHERE task_id = $1")
+        .bind(task.to_string())
+        .fetch_optional(conn)
+        .await?;
+    row.map_or_else(|| Ok(Vec::new()), |row| row.bytes("body"))
+}
+
+fn target(target: snapferry_api::restore::RestoreTarget) -> RestoreTarget {
+    use snapferry_api::restore::RestoreTarget as Asked;
+    match target {
+        Asked::Volumes { availability_zone } => RestoreTarget::Volumes { availability_zone },
+        Asked::Instance { name, instance_type, subnet_id, security_group_ids, key_name } => {
+            RestoreTarget::Instance { name, instance_type, subnet_id, security_group_ids, key_name }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Steps that commit: ledger entries, checkpoints, sentences, recovery points. Each needs the current fence; repeating
+//! one changes nothing.
+
+use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointMeta};
+use snapferry_types::ledger::LedgerEntry;
+use snapferry_types::{Fence, RecoveryPointId, TaskId, TaskKind};
+use sqlx::AnyConnection;
+
+use super::row::{big, to_json};
+use super::task::{self, TaskRow};
+use super::{Store, StoreError, hypervisor, ledger, note};
+
+/// Largest checkpoint in bytes.
+pub const MAX_CHECKPOINT: usize = 64 << 10;
+/// Largest metadata of a recovery point in bytes.
+const MAX_META: usize = 4 << 20;
+
+/// A step that commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// An AWS object is about to be made, exists, is kept, was handed over, is gone.
+    Ledger(LedgerEntry),
+    /// Replaces the checkpoint.
+    Checkpoint(Vec<u8>),
+    /// A sentence for the history.
+    Note {
+        /// Whether someone should look.
+        warning: bool,
+        /// The sentence.
+        text: String,
+    },
+    /// The library has sealed a recovery point.
+    Sealed(SealedPoint),
+    /// The library has deleted a recovery point.
+    Deleted(RecoveryPointId),
+}
+
+/// A recovery point that the library has sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedPoint {
+    /// Its id.
+    pub id: RecoveryPointId,
+    /// `RecoveryPointMeta` as JSON.
+    pub metadata: Vec<u8>,
+    /// Size of the volumes.
+    pub logical_bytes: u64,
+    /// Bytes read from AWS.
+    pub read_bytes: u64,
+    /// Bytes added to the library.
+    pub stored_bytes: u64,
+}
+
+impl Store {
+    /// Takes a step over.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] for a fence that is not current, [`StoreError::Invalid`] for a step that makes no sense.
+    pub async fn record(&self, id: TaskId, fence: Fence, step: Step) -> Result<(), StoreError> {
+        let now_ms = self.clock.wall_ms();
+        let mut tx = self.begin().await?;
+        let row = self.leased(&mut tx, id, fence).await?;
+        match step {
+            Step::Ledger(entry) => ledger::record(&mut tx, &row, &entry, now_ms).await?,
+            Step::Checkpoint(body) => checkpoint(&mut tx, id, body).await?,
+            Step::Note { warning, text } => note::add(&mut tx, row.job, id, now_ms, warning, &text).await?,
+            Step::Sealed(point) => self.sealed(&mut tx, &row, point, now_ms).await?,
+            Step::Deleted(point) => deleted(&mut tx, &row, point, now_ms).await?,
+        }
+        tx.commit().await?;
+        self.changed(row.job);
+        Ok(())
+    }
+
+    async fn sealed(
+        &self,
+        conn: &mut AnyConnection,
+        row: &TaskRow,
+        point: SealedPoint,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let refuse = |reason: String| StoreError::Invalid(format!("recovery point {}: {reason}", point.id));
+        if point.metadata.len() > MAX_META {
+            return Err(refuse(format!("metadata of {} bytes, {MAX_META} allowed", point.metadata.len())));
+        }
+        let meta: RecoveryPointMeta =
+            serde_json::from_slice(&point.metadata).map_err(|error| refuse(error.to_string()))?;
+        if meta.version > RECOVERY_POINT_META_VERSION {
+            return Err(refuse(format!("metadata version {} is newer than this scheduler", meta.version)));
+        }
+        let owner = hypervisor::load(conn, row.hypervisor).await?;
+        if meta.task != row.id
+            || row.kind != TaskKind::StreamingBackup
+            || meta.account != owner.account
+            || row.instance.as_ref() != Some(&meta.instance.instance_id)
+        {
+            return Err(refuse("it is not what this task was to make".to_owned()));
+        }
+        let media_agent = row.media_agent.ok_or_else(|| refuse("the task has no MediaAgent".to_owned()))?;
+        sqlx::query(
+            "INSERT INTO recovery_point (id, hypervisor_id, instance_id, media_agent_id, task_id, \
+             point_in_time_ms, logical_bytes, read_bytes, stored_bytes, meta) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(point.id.to_string())
+        .bind(row.hypervisor.to_string())
+        .bind(meta.instance.instance_id.to_string())
+        .bind(media_agent.to_string())
+        .bind(row.id.to_string())
+        .bind(big(meta.point_in_time_ms))
+        .bind(big(point.logical_bytes))
+        .bind(big(point.read_bytes))
+        .bind(big(point.stored_bytes))
+        .bind(to_json(&meta))
+        .execute(&mut *conn)
+        .await?;
+        ledger::keep_sources(conn, row.id, now_ms).await?;
+        let mut after = row.clone();
+        after.recovery_point = Some(point.id);
+        task::save(conn, row, &after).await
+    }
+}
+
+async fn checkpoint(conn: &mut AnyConnection, id: TaskId, body: Vec<u8>) -> Result<(), StoreError> {
+    if body.len() > MAX_CHECKPOINT {
+        return Err(StoreError::Invalid(format!(
+            "a checkpoint has at most {MAX_CHECKPOINT} bytes, this one has {}",
+            body.len()
+        )));
+    }
+    sqlx::query(
+        "INSERT INTO checkpoint (task_id, body) VALUES ($1, $2) ON CONFLICT (task_id) DO UPDATE SET body = excluded.body",
+    )
+    .bind(id.to_string())
+    .bind(body)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn deleted(
+    conn: &mut AnyConnection,
+    row: &TaskRow,
+    point: RecoveryPointId,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    if row.kind != TaskKind::DeleteRecoveryPoint || row.recovery_point != Some(point) {
+        return Err(StoreError::Invalid(format!("task {} was not to delete {point}", row.id)));
+    }
+    sqlx::query("UPDATE recovery_point SET deleted_ms = $1 WHERE id = $2 AND deleted_ms IS NULL")
+        .bind(now_ms)
+        .bind(point.to_string())
+        .execute(conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The schema, and the steps that lead to it. A step that was released is never changed: a new one follows it.
+//! Numbers are BIGINT, times are milliseconds since 1970 UTC, ids are the text that the API shows.
+
+use sqlx::Row as _;
+
+use super::db::{Db, Dialect};
+use super::error::StoreError;
+
+const STEPS: [&[&str]; 1] = [&[
+    "CREATE TABLE hypervisor (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, account TEXT NOT NULL, regions TEXT NOT NULL,
+        endpoint_url TEXT, read_as TEXT NOT NULL, role TEXT NOT NULL, admin_id TEXT REFERENCES hypervisor (id),
+        sign_in TEXT NOT NULL, role_arns TEXT NOT NULL, access {BLOB} NOT NULL, created_ms BIGINT NOT NULL)",
+    "CREATE TABLE tenant_key (
+        hypervisor_id TEXT PRIMARY KEY REFERENCES hypervisor (id), wrapped {BLOB} NOT NULL)",
+    "CREATE TABLE job (
+        id TEXT PRIMARY KEY, hypervisor_id TEXT NOT NULL REFERENCES hypervisor (id), kind TEXT NOT NULL,
+        priority BIGINT NOT NULL, idempotency_key TEXT UNIQUE, request TEXT NOT NULL, created_ms BIGINT NOT NULL,
+        cancel_requested BIGINT NOT NULL DEFAULT 0, note_seq BIGINT NOT NULL DEFAULT 0)",
+    "CREATE INDEX job_by_hypervisor ON job (hypervisor_id, id)",
+    "CREATE TABLE task (
+        id TEXT PRIMARY KEY, job_id TEXT NOT NULL REFERENCES job (id),
+        hypervisor_id TEXT NOT NULL REFERENCES hypervisor (id), kind TEXT NOT NULL, work TEXT NOT NULL,
+        region TEXT NOT NULL, instance_id TEXT, recovery_point_id TEXT, media_agent_id TEXT,
+        state TEXT NOT NULL, epoch BIGINT NOT NULL DEFAULT 0, generation BIGINT NOT NULL DEFAULT 0,
+        priority BIGINT NOT NULL, created_ms BIGINT NOT NULL, ready_ms BIGINT NOT NULL, not_before_ms BIGINT,
+        attempts BIGINT NOT NULL DEFAULT 0, crashes BIGINT NOT NULL DEFAULT 0,
+        dispatch_id TEXT, queue TEXT, node_id TEXT, incarnation TEXT, desired TEXT NOT NULL DEFAULT 'run',
+        progress TEXT NOT NULL DEFAULT '{}', error_class TEXT, error_message TEXT, made TEXT NOT NULL DEFAULT '[]',
+        base TEXT, finished_epoch BIGINT, started_ms BIGINT, finished_ms BIGINT)",
+    "CREATE INDEX task_by_job ON task (job_id, id)",
+    "CREATE INDEX task_by_state ON task (state, hypervisor_id, region, priority, ready_ms)",
+    "CREATE INDEX task_by_instance ON task (instance_id, state)",
+    "CREATE TABLE checkpoint (task_id TEXT PRIMARY KEY REFERENCES task (id), body {BLOB} NOT NULL)",
+    "CREATE TABLE outbox (
+        dispatch_id TEXT PRIMARY KEY, task_id TEXT NOT NULL REFERENCES task (id), kind TEXT NOT NULL,
+        queue TEXT NOT NULL, created_ms BIGINT NOT NULL)",
+    "CREATE INDEX outbox_by_task ON outbox (task_id)",
+    "CREATE TABLE ledger (
+        id TEXT PRIMARY KEY, task_id TEXT NOT NULL REFERENCES task (id),
+        hypervisor_id TEXT NOT NULL REFERENCES hypervisor (id), kind TEXT NOT NULL, purpose TEXT NOT NULL,
+        account TEXT NOT NULL, region TEXT NOT NULL, object_ids TEXT NOT NULL, state TEXT NOT NULL,
+        changed_ms BIGINT NOT NULL)",
+    "CREATE INDEX ledger_by_task ON ledger (task_id, state)",
+    "CREATE INDEX ledger_by_state ON ledger (state, id)",
+    "CREATE TABLE recovery_point (
+        id TEXT PRIMARY KEY, hypervisor_id TEXT NOT NULL REFERENCES hypervisor (id), instance_id TEXT NOT NULL,
+        media_agent_id TEXT NOT NULL, task_id TEXT NOT NULL REFERENCES task (id),
+        point_in_time_ms BIGINT NOT NULL, logical_bytes BIGINT NOT NULL, read_bytes BIGINT NOT NULL,
+        stored_bytes BIGINT NOT NULL, meta TEXT NOT NULL, deleted_ms BIGINT)",
+    "CREATE INDEX recovery_point_by_instance ON recovery_point (instance_id, media_agent_id, id)",
+    "CREATE TABLE access_node (
+        id TEXT PRIMARY KEY, incarnation TEXT NOT NULL, name TEXT NOT NULL, region TEXT NOT NULL,
+        availability_zone TEXT NOT NULL, os TEXT NOT NULL, node_group TEXT NOT NULL, queue TEXT NOT NULL,
+        slots BIGINT NOT NULL, free_slots BIGINT NOT NULL, version TEXT NOT NULL, last_seen_ms BIGINT NOT NULL)",
+    "CREATE TABLE media_agent (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, endpoint TEXT NOT NULL, version TEXT NOT NULL,
+        stored_bytes BIGINT NOT NULL, free_bytes BIGINT NOT NULL, recovery_points BIGINT NOT NULL,
+        last_seen_ms BIGINT NOT NULL)",
+    "CREATE TABLE note (
+        job_id TEXT NOT NULL REFERENCES job (id), seq BIGINT NOT NULL, task_id TEXT NOT NULL REFERENCES task (id),
+        at_ms BIGINT NOT NULL, warning BIGINT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job_id, seq))",
+    "CREATE INDEX note_by_task ON note (task_id, seq)",
+]];
+
+/// Brings the schema up to date, all of it or nothing.
+pub(super) async fn migrate(db: &Db) -> Result<(), StoreError> {
+    let mut tx = db.begin().await?;
+    if db.dialect() == Dialect::Postgres {
+        // Two schedulers that start together take turns.
+        sqlx::query("SELECT pg_advisory_xact_lock(7480)").execute(&mut *tx).await?;
+    }
+    sqlx::query("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        .execute(&mut *tx)
+        .await?;
+    let found = sqlx::query("SELECT value FROM meta WHERE name = 'schema'").fetch_optional(&mut *tx).await?;
+    let found = match found {
+        Some(row) => row
+            .try_get::<String, _>(0)?
+            .parse::<i64>()
+            .map_err(|error| StoreError::Corrupt { column: "meta.schema", reason: error.to_string() })?,
+        None => 0,
+    };
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    let binary = match db.dialect() {
+        Dialect::Sqlite => "BLOB",
+        Dialect::Postgres => "BYTEA",
+    };
+    for step in STEPS.into_iter().skip(usize::try_from(found).unwrap_or(0)) {
+        for statement in step {
+            let statement = statement.replace("{BLOB}", binary);
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *tx).await?;
+        }
+    }
+    for (name, value) in [("schema", known.to_string()), ("generation", "1".to_owned())] {
+        let keep = if name == "schema" { "UPDATE SET value = excluded.value" } else { "NOTHING" };
+        let statement =
+            format!("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO {keep}");
+        sqlx::query(sqlx::AssertSqlSafe(statement)).bind(name).bind(value).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
