@@ -8,6 +8,8 @@ pub mod backup;
 pub mod block;
 pub mod budget;
 pub mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod fault;
 pub mod open;
 pub mod pool;
 pub mod progress;
@@ -16,6 +18,8 @@ pub mod scratch;
 pub mod seal;
 pub mod sink;
 pub mod source;
+#[cfg(any(test, feature = "testing"))]
+pub mod twin;
 
 pub use backup::{VolumeSummary, back_up_volume};
 pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};

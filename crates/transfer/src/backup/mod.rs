@@ -9,6 +9,8 @@
 mod batch;
 mod leaves;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
