@@ -1,0 +1,100 @@
+//! The heartbeat: tells the scheduler every 20 seconds that this daemon is there, and its figures. A scheduler that
+//! does not answer is asked again with back-off; the daemon serves on meanwhile.
+
+use std::time::Duration;
+
+use snapferry_service::{Backoff, TlsMaterial};
+use snapferry_types::MediaAgentId;
+use snapferry_wire::v1;
+use snapferry_wire::v1::lease_client::LeaseClient;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::BuildError;
+use crate::client::endpoint;
+use crate::server::Service;
+
+/// Between two announcements.
+const PERIOD: Duration = Duration::from_secs(20);
+
+/// An announcement that is not answered for so long has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What is announced, and where.
+pub(super) struct Hello {
+    lease: LeaseClient<Channel>,
+    scheduler: String,
+    id: MediaAgentId,
+    name: String,
+    endpoint: String,
+}
+
+impl Hello {
+    /// Connects lazily: a scheduler that starts later is found later.
+    pub(super) fn new(
+        scheduler: &str,
+        tls: Option<&TlsMaterial>,
+        id: MediaAgentId,
+        name: &str,
+        own: &str,
+    ) -> Result<Self, BuildError> {
+        let channel = endpoint(scheduler, tls)
+            .map_err(|source| BuildError::Transport {
+                what: format!("the scheduler endpoint {scheduler}"),
+                source,
+            })?
+            .connect_lazy();
+        Ok(Self {
+            lease: LeaseClient::new(channel),
+            scheduler: scheduler.to_owned(),
+            id,
+            name: name.to_owned(),
+            endpoint: own.to_owned(),
+        })
+    }
+
+    /// Announces until `stop`.
+    pub(super) async fn run(mut self, service: &Service, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(Duration::from_millis(500), PERIOD);
+        let mut known = false;
+        loop {
+            let wait = match self.announce(service).await {
+                Ok(()) => {
+                    if !known {
+                        tracing::info!(scheduler = self.scheduler, "the scheduler knows this MediaAgent");
+                    }
+                    known = true;
+                    backoff.reset();
+                    PERIOD
+                }
+                Err(reason) => {
+                    tracing::warn!(scheduler = self.scheduler, reason, "announcing this MediaAgent failed");
+                    known = false;
+                    backoff.next_delay()
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn announce(&mut self, service: &Service) -> Result<(), String> {
+        let (stats, free_bytes) = service.measured().await.map_err(|error| error.to_string())?;
+        let request = v1::MediaAgentHelloRequest {
+            media_agent_id: self.id.to_string(),
+            name: self.name.clone(),
+            endpoint: self.endpoint.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            stored_bytes: stats.pack_bytes,
+            free_bytes: free_bytes.unwrap_or(0),
+            recovery_points: stats.recovery_points,
+        };
+        match tokio::time::timeout(DEADLINE, self.lease.media_agent_hello(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
+            Err(_) => Err(format!("no answer in {} seconds", DEADLINE.as_secs())),
+        }
+    }
+}
