@@ -7,7 +7,9 @@
 //! | `GET`, `PUT`, `POST`, `DELETE faults` | the rules with how often each fired; replace all; add one; remove all |
 //! | `GET`, `PUT quotas` · `latency` · `behaviour` | see [`Quotas`], [`Latency`] (a list), [`Behaviour`] |
 //! | `POST clock` | `{"advance_seconds":n}` |
-//! | `POST accounts` · `users` · `roles` | what [`Operations`] takes |
+//! | `POST accounts` | `{"account":"111122223333"}`; answers its administrator's key |
+//! | `POST users` | `{"account":…,"name":…,"policies":[…]}`; without policies it may do everything; answers its key |
+//! | `POST roles` | `{"account":…,"name":…,"trust":{…},"policies":[…]}`; answers its `arn` |
 //! | `POST volumes/{id}/content?offset=` | the body into the volume |
 //! | `GET volumes/{id}/content?offset=&length=` | bytes of the volume |
 //! | `GET volumes/{id}/map` | the ranges that have data |
@@ -94,20 +96,42 @@ async fn route<O: Operations + 'static>(
     match (&method, segments) {
         (&Method::GET, ["health"]) => answer(&json!({ "status": "ok", "store": ctx.store().stats() })),
         (&Method::GET, ["counters"]) => answer(&faults.counters()),
-        (&Method::DELETE, ["counters"]) => done(faults.clear_counters()),
+        (&Method::DELETE, ["counters"]) => {
+            faults.clear_counters();
+            done()
+        }
         (&Method::GET, ["faults"]) => answer(&faults.rules()),
-        (&Method::PUT, ["faults"]) => done(faults.set_rules(json::<Vec<Rule>>(req).await?)),
-        (&Method::POST, ["faults"]) => done(faults.add_rule(json::<Rule>(req).await?)),
-        (&Method::DELETE, ["faults"]) => done(faults.clear()),
+        (&Method::PUT, ["faults"]) => {
+            faults.set_rules(json::<Vec<Rule>>(req).await?);
+            done()
+        }
+        (&Method::POST, ["faults"]) => {
+            faults.add_rule(json::<Rule>(req).await?);
+            done()
+        }
+        (&Method::DELETE, ["faults"]) => {
+            faults.clear();
+            done()
+        }
         (&Method::GET, ["quotas"]) => answer(&faults.quotas()),
-        (&Method::PUT, ["quotas"]) => done(faults.set_quotas(json::<Quotas>(req).await?)),
+        (&Method::PUT, ["quotas"]) => {
+            faults.set_quotas(json::<Quotas>(req).await?);
+            done()
+        }
         (&Method::GET, ["latency"]) => answer(&faults.latency()),
-        (&Method::PUT, ["latency"]) => done(faults.set_latency(json::<Vec<Latency>>(req).await?)),
+        (&Method::PUT, ["latency"]) => {
+            faults.set_latency(json::<Vec<Latency>>(req).await?);
+            done()
+        }
         (&Method::GET, ["behaviour"]) => answer(&faults.behaviour()),
-        (&Method::PUT, ["behaviour"]) => done(faults.set_behaviour(json::<Behaviour>(req).await?)),
+        (&Method::PUT, ["behaviour"]) => {
+            faults.set_behaviour(json::<Behaviour>(req).await?);
+            done()
+        }
         (&Method::POST, ["clock"]) => {
             let Advance { advance_seconds } = json(req).await?;
-            done(faults.clock().advance(std::time::Duration::from_secs(advance_seconds)))
+            faults.clock().advance(std::time::Duration::from_secs(advance_seconds));
+            done()
         }
         (&Method::POST, [kind @ ("accounts" | "users" | "roles")]) => {
             let body = json(req).await?;
@@ -178,7 +202,7 @@ fn answer(value: &impl Serialize) -> Answer {
     response.map_err(AdminError::bad_request)
 }
 
-/// The answer to a call that changes a switch: the `()` shows that it was changed.
-fn done((): ()) -> Answer {
+/// The answer to a call that changed a switch.
+fn done() -> Answer {
     answer(&json!({ "status": "ok" }))
 }

@@ -6,9 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Response;
+use serde_json::json;
 
 use super::error::EbsError;
-use super::{Backend, Request, header, json_response};
+use super::{Backend, Request, SnapshotState, header, json_response};
 use crate::faults::body::ReplyBody;
 use crate::store::StoreError;
 
@@ -38,7 +39,13 @@ pub(super) fn snapshot(request: &Request<'_, impl Backend>) -> Result<Response<R
         request.store().finish_snapshot(id)?;
     }
     request.backend.complete(request.caller, request.region, id)?;
-    json_response(request, 202, Bytes::from_static(b"{\"Status\":\"completed\"}"))
+    // The world may take a while to show the snapshot as completed, as AWS does.
+    let status = match request.snapshot(id)?.state {
+        SnapshotState::Pending => "pending",
+        SnapshotState::Completed => "completed",
+        SnapshotState::Error => "error",
+    };
+    json_response(request, 202, Bytes::from(json!({ "Status": status }).to_string()))
 }
 
 /// The aggregate checksum, which is given with its algorithm and method or not at all.

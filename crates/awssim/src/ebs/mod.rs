@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
-use hyper::body::Incoming;
+use crate::server::RequestBody;
 
 use crate::faults::body::ReplyBody;
 use crate::faults::{Call, FaultPlan, Faults};
@@ -102,7 +102,7 @@ pub async fn serve<B: Backend>(
     backend: &B,
     caller: &B::Caller,
     region: &str,
-    req: hyper::Request<Incoming>,
+    req: hyper::Request<RequestBody>,
 ) -> Response<ReplyBody> {
     let (parts, body) = req.into_parts();
     let answer = match Route::parse(&parts.method, parts.uri.path(), parts.uri.query()) {
@@ -123,7 +123,7 @@ async fn answer<B: Backend>(
     region: &str,
     route: Route,
     headers: HeaderMap,
-    body: Incoming,
+    body: RequestBody,
 ) -> Result<Response<ReplyBody>, EbsError> {
     fail_expired(backend);
     let call = Call {

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use crate::server::RequestBody;
 
 use super::error::EbsError;
 use super::{Backend, Request, header};
@@ -16,7 +16,7 @@ use crate::store::{BLOCK_LEN, Sha256, sha256};
 
 pub(super) async fn snapshot_block(
     request: &Request<'_, impl Backend>,
-    body: Incoming,
+    body: RequestBody,
 ) -> Result<Response<ReplyBody>, EbsError> {
     let id = &request.route.snapshot_id;
     let index = request.route.block_index.unwrap_or_default();
@@ -75,7 +75,7 @@ fn claimed_checksum(headers: &HeaderMap) -> Result<Sha256, EbsError> {
 }
 
 /// The body into one buffer, never more than a block.
-async fn receive(mut body: Incoming) -> Result<Bytes, EbsError> {
+async fn receive(mut body: RequestBody) -> Result<Bytes, EbsError> {
     let wrong = |len: usize| {
         EbsError::validation("INVALID_BLOCK", format!("The block's data has {len} bytes, not {BLOCK_LEN}."))
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use crate::server::RequestBody;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -71,7 +71,7 @@ pub struct Started {
 
 pub(super) async fn snapshot(
     request: &Request<'_, impl Backend>,
-    body: Incoming,
+    body: RequestBody,
 ) -> Result<Response<ReplyBody>, EbsError> {
     let body = Limited::new(body, MOST_JSON).collect().await;
     let body = body.map_err(|error| invalid(format!("The request body cannot be read: {error}.")))?;

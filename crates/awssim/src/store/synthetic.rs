@@ -170,7 +170,11 @@ impl Synthetic {
             draw if draw < zero => Content::Zero,
             draw if draw < duplicate => {
                 let key = mix(seed ^ PICK, index) % N_DUPLICATES;
-                if key % 2 == 0 { Content::Text { key, index: 0 } } else { Content::Noise { key, index: 0 } }
+                if key.is_multiple_of(2) {
+                    Content::Text { key, index: 0 }
+                } else {
+                    Content::Noise { key, index: 0 }
+                }
             }
             draw if draw < text => Content::Text { key: seed, index: index + 1 },
             _ => Content::Noise { key: seed, index: index + 1 },
@@ -274,7 +278,7 @@ fn pool(make: impl Fn(u64) -> Vec<u8>) -> Vec<Body> {
 
 static NOISE: LazyLock<Vec<Body>> = LazyLock::new(|| {
     pool(|number| {
-        let words = (0..).flat_map(|word| mix(0x6e6f_6973_65_u64 + number, word).to_le_bytes());
+        let words = (0..).flat_map(|word| mix(0x006e_6f69_7365_u64 + number, word).to_le_bytes());
         words.take(BODY).collect()
     })
 });
