@@ -18,9 +18,9 @@ mod token;
 
 use std::time::Duration;
 
+use crate::server::RequestBody;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
-use crate::server::RequestBody;
 
 use crate::faults::body::ReplyBody;
 use crate::faults::{Call, FaultPlan, Faults};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::server::RequestBody;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
-use crate::server::RequestBody;
 
 use super::error::EbsError;
 use super::{Backend, Request, header};

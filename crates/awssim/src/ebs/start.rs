@@ -4,10 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::server::RequestBody;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::{BodyExt, Limited};
-use crate::server::RequestBody;
 use serde::Deserialize;
 use serde_json::json;
 

@@ -1,0 +1,183 @@
+//! RunInstances.
+
+use super::instances::{attached, write};
+use super::volumes::{NewVolume, make};
+use super::{Call, mapping, tags};
+use crate::faults::Refusal;
+use crate::server::form::{Form, ec2_error};
+use crate::world::{Attachment, Image, Instance, Interface, Mapping, Subnet, World, new_id};
+
+pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
+    let form = call.form;
+    let image_id = form.required("ImageId")?;
+    if form.number("MaxCount")?.unwrap_or(1) != 1 || form.number("MinCount")?.unwrap_or(1) != 1 {
+        return Err(ec2_error(
+            "InvalidParameterValue",
+            "The simulator launches one instance a call: MinCount and MaxCount must be 1",
+        ));
+    }
+    let image = call.context.world.read().image(call.account(), call.region, image_id)?.clone();
+    let tags = tags::requested(form, "instance")?;
+    call.permit(&call.asked(&format!("arn:aws:ec2:{}:{}:instance/*", call.region, call.account())))?;
+    let (scope, fingerprint, token) = (call.token_scope(), form.fingerprint(), form.text("ClientToken"));
+    let before = call.context.world.read().by_token(&scope, token, &fingerprint)?;
+    let id = match before {
+        Some(id) => id,
+        None => {
+            let instance = plan(call, &image, tags)?;
+            let id = instance.id.clone();
+            launch(call, &image, instance)?;
+            call.context.world.change(|state| state.remember_token(&scope, token, &id, &fingerprint));
+            id
+        }
+    };
+    let now = call.now_ms();
+    let state = call.context.world.read();
+    let instance = state.instance(call.account(), call.region, &id)?;
+    let volumes = attached(&state).remove(&id).unwrap_or_default();
+    Ok(call.reply(|xml| {
+        xml.text("reservationId", format!("r-{}", id.trim_start_matches("i-")));
+        xml.text("ownerId", call.account());
+        xml.list("instancesSet", [instance], |xml, instance| write(xml, instance, &volumes, now));
+    }))
+}
+
+/// The instance as it will be; nothing is made yet.
+fn plan(
+    call: &Call<'_>,
+    image: &Image,
+    tags: std::collections::BTreeMap<String, String>,
+) -> Result<Instance, Refusal> {
+    let form = call.form;
+    let nested = form.structures("NetworkInterface");
+    let nested = nested.first().cloned().unwrap_or_default();
+    let subnet_id = form.text("SubnetId").or_else(|| nested.text("SubnetId"));
+    let zone = form.text("Placement.AvailabilityZone");
+    let subnet = call.context.world.change(|state| {
+        let ours = |one: &&mut Subnet| one.account == call.account() && one.region == call.region;
+        let found = match subnet_id {
+            Some(id) => state.subnets.get_mut(id).filter(ours),
+            None => {
+                state.subnets.values_mut().filter(ours).find(|one| zone.is_none_or(|zone| one.zone == zone))
+            }
+        };
+        found.map(|subnet| {
+            subnet.last_host += 1;
+            subnet.clone()
+        })
+    });
+    let subnet = subnet.ok_or_else(|| {
+        ec2_error(
+            "InvalidSubnetID.NotFound",
+            format!("The subnet ID '{}' does not exist", subnet_id.unwrap_or_default()),
+        )
+    })?;
+    let groups = security_groups(call, &nested, &subnet.vpc)?;
+    let private_ip = form
+        .text("PrivateIpAddress")
+        .map_or_else(|| format!("{}.{}", subnet.prefix, subnet.last_host), str::to_owned);
+    let now = call.now_ms();
+    Ok(Instance {
+        id: new_id("i"),
+        account: call.account().to_owned(),
+        region: call.region.to_owned(),
+        zone: subnet.zone.clone(),
+        instance_type: form.text("InstanceType").unwrap_or("m1.small").to_owned(),
+        image: Some(image.id.clone()),
+        platform: image.platform.clone(),
+        architecture: image.architecture.clone(),
+        boot_mode: image.boot_mode.clone(),
+        ena_support: image.ena_support,
+        key_name: form.text("KeyName").map(str::to_owned),
+        iam_profile_arn: form.text("IamInstanceProfile.Arn").map(str::to_owned).or_else(|| {
+            let name = form.text("IamInstanceProfile.Name")?;
+            Some(format!("arn:aws:iam::{}:instance-profile/{name}", call.account()))
+        }),
+        ebs_optimized: form.flag("EbsOptimized"),
+        tenancy: form.text("Placement.Tenancy").unwrap_or("default").to_owned(),
+        placement_group: form.text("Placement.GroupName").map(str::to_owned),
+        root_device: image.root_device.clone(),
+        interfaces: vec![Interface {
+            id: new_id("eni"),
+            device_index: 0,
+            subnet: subnet.id,
+            vpc: subnet.vpc,
+            private_ip,
+            groups,
+            delete_on_termination: true,
+        }],
+        tags,
+        launched_ms: now,
+        target: "running".to_owned(),
+        ready_ms: now + World::STATE_DELAY_MS,
+    })
+}
+
+fn security_groups(call: &Call<'_>, nested: &Form, vpc: &str) -> Result<Vec<String>, Refusal> {
+    let mut named = call.form.list("SecurityGroupId");
+    named.extend(nested.list("SecurityGroupId"));
+    let state = call.context.world.read();
+    if named.is_empty() {
+        let default = state.groups.values().find(|one| one.vpc == vpc && one.name == "default");
+        return Ok(default.map(|one| one.id.clone()).into_iter().collect());
+    }
+    for id in &named {
+        if !state.groups.get(id).is_some_and(|one| one.account == call.account() && one.vpc == vpc) {
+            return Err(ec2_error(
+                "InvalidGroup.NotFound",
+                format!("The security group '{id}' does not exist in VPC '{vpc}'"),
+            ));
+        }
+    }
+    Ok(named)
+}
+
+/// Makes the volumes and puts the instance there; on an error what was made goes again.
+fn launch(call: &Call<'_>, image: &Image, instance: Instance) -> Result<(), Refusal> {
+    let mappings = mapping::merge(&image.mappings, &mapping::read(call.form)?);
+    let volume_tags = tags::requested(call.form, "volume")?;
+    let mut made = Vec::new();
+    for one in &mappings {
+        match make(call, new_volume(one, &instance, volume_tags.clone())) {
+            Ok(volume) => made.push((volume.id, one)),
+            Err(refusal) => {
+                for (id, _) in made {
+                    super::volumes::remove(call, &id)?;
+                }
+                return Err(refusal);
+            }
+        }
+    }
+    call.context.world.change(|state| {
+        for (id, mapping) in made {
+            if let Some(volume) = state.volumes.get_mut(&id) {
+                volume.attachment = Some(Attachment {
+                    instance: instance.id.clone(),
+                    device: mapping.device.clone(),
+                    delete_on_termination: mapping.delete_on_termination.unwrap_or(true),
+                    since_ms: instance.launched_ms,
+                });
+            }
+        }
+        state.instances.insert(instance.id.clone(), instance);
+    });
+    Ok(())
+}
+
+fn new_volume(
+    mapping: &Mapping,
+    instance: &Instance,
+    tags: std::collections::BTreeMap<String, String>,
+) -> NewVolume {
+    NewVolume {
+        zone: instance.zone.clone(),
+        size_gib: mapping.size_gib,
+        kind: mapping.kind.clone().unwrap_or_else(|| "gp2".to_owned()),
+        iops: mapping.iops,
+        throughput: mapping.throughput,
+        encrypted: mapping.encrypted,
+        kms_key: mapping.kms_key.clone(),
+        snapshot: mapping.snapshot.clone(),
+        tags,
+    }
+}

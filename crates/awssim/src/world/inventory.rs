@@ -1,0 +1,59 @@
+//! What is alive in an account, for tests that nothing is left behind; and resources that set-up registers directly.
+
+use std::collections::BTreeMap;
+
+use super::World;
+use super::resource::{Snapshot, SnapshotStep, Tags};
+
+impl World {
+    /// Ids of every live resource of an account, by kind; of all accounts when none is named.
+    #[must_use]
+    pub fn inventory(&self, account: Option<&str>) -> BTreeMap<&'static str, Vec<String>> {
+        let now = self.now_ms();
+        let state = self.read();
+        let is_asked = |owner: &str| account.is_none_or(|account| account == owner);
+        let mut kinds: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+        kinds.insert(
+            "volumes",
+            state.volumes.values().filter(|one| is_asked(&one.account)).map(|one| one.id.clone()).collect(),
+        );
+        kinds.insert(
+            "snapshots",
+            state.snapshots.values().filter(|one| is_asked(&one.account)).map(|one| one.id.clone()).collect(),
+        );
+        kinds.insert(
+            "images",
+            state.images.values().filter(|one| is_asked(&one.account)).map(|one| one.id.clone()).collect(),
+        );
+        let is_alive = |one: &&super::Instance| is_asked(&one.account) && one.state(now).0 != 48;
+        kinds.insert(
+            "instances",
+            state.instances.values().filter(is_alive).map(|one| one.id.clone()).collect(),
+        );
+        kinds
+    }
+
+    /// Registers a completed snapshot whose blocks the store has already.
+    pub fn register_snapshot(&self, account: &str, region: &str, id: &str, size_gib: u64) {
+        let now = self.now_ms();
+        self.change(|state| {
+            state.add_account(account);
+            let snapshot = Snapshot {
+                id: id.to_owned(),
+                account: account.to_owned(),
+                region: region.to_owned(),
+                volume: "vol-ffffffff".to_owned(),
+                size_gib,
+                encrypted: false,
+                kms_key: None,
+                description: String::new(),
+                tags: Tags::new(),
+                started_ms: now,
+                ready_ms: now,
+                step: SnapshotStep::Completed,
+                shared_with: Vec::new(),
+            };
+            state.snapshots.insert(id.to_owned(), snapshot);
+        });
+    }
+}

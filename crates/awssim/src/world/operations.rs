@@ -1,0 +1,88 @@
+//! What the admin endpoint may ask of the world.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::new_id;
+use crate::admin::{NewSynthetic, Operations};
+use crate::server::Context;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    account: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewUser {
+    account: String,
+    name: String,
+    #[serde(default)]
+    policies: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRole {
+    account: String,
+    name: String,
+    trust: Value,
+    #[serde(default)]
+    policies: Vec<Value>,
+}
+
+impl Operations for Context {
+    fn create_account(&self, description: Value) -> Result<Value, String> {
+        let new: NewAccount = read(description)?;
+        check_account(&new.account)?;
+        let key = self.world.create_user(&new.account, "administrator", Vec::new());
+        Ok(json!(key))
+    }
+
+    fn create_user(&self, description: Value) -> Result<Value, String> {
+        let new: NewUser = read(description)?;
+        check_account(&new.account)?;
+        Ok(json!(self.world.create_user(&new.account, &new.name, new.policies)))
+    }
+
+    fn create_role(&self, description: Value) -> Result<Value, String> {
+        let new: NewRole = read(description)?;
+        check_account(&new.account)?;
+        let arn = self.world.create_role(&new.account, &new.name, new.trust, new.policies);
+        Ok(json!({ "arn": arn }))
+    }
+
+    fn register_snapshot(&self, new: &NewSynthetic) -> Result<String, String> {
+        check_account(&new.account)?;
+        let id = new.snapshot_id.clone().unwrap_or_else(|| new_id("snap"));
+        if self.world.read().snapshots.contains_key(&id) {
+            return Err(format!("there is a snapshot {id} already"));
+        }
+        self.world.register_snapshot(&new.account, &new.region, &id, u64::from(new.content.volume_size_gib));
+        Ok(id)
+    }
+
+    fn forget_snapshot(&self, snapshot_id: &str) {
+        self.world.change(|state| state.snapshots.remove(snapshot_id));
+    }
+
+    fn inventory(&self, account: &str) -> Result<Value, String> {
+        if !self.world.read().accounts.contains_key(account) {
+            return Err(format!("there is no account {account}"));
+        }
+        Ok(json!(self.world.inventory(Some(account))))
+    }
+}
+
+fn read<T: DeserializeOwned>(description: Value) -> Result<T, String> {
+    serde_json::from_value(description).map_err(|error| error.to_string())
+}
+
+fn check_account(account: &str) -> Result<(), String> {
+    if account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err(format!("{account:?} is no account id: twelve digits are expected"))
+}

@@ -1,0 +1,266 @@
+//! EC2 resources, as much of each as a backup or a restore can see. Times are milliseconds since 1970.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Tags of a resource.
+pub(crate) type Tags = BTreeMap<String, String>;
+
+/// An EBS volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Volume {
+    /// `vol-…`
+    pub id: String,
+    /// Owner.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// Zone.
+    pub zone: String,
+    /// GiB.
+    pub size_gib: u64,
+    /// `gp3` and so on.
+    pub kind: String,
+    /// As given or as the type has it.
+    pub iops: Option<u32>,
+    /// gp3 only.
+    pub throughput: Option<u32>,
+    /// Encrypted.
+    pub encrypted: bool,
+    /// With which key.
+    pub kms_key: Option<String>,
+    /// Made from this snapshot.
+    pub snapshot: Option<String>,
+    /// Tags.
+    pub tags: Tags,
+    /// When made.
+    pub created_ms: u64,
+    /// `creating` until then.
+    pub ready_ms: u64,
+    /// To what it is attached.
+    pub attachment: Option<Attachment>,
+}
+
+/// A volume's place on an instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The instance.
+    pub instance: String,
+    /// Such as `/dev/sdf`.
+    pub device: String,
+    /// Goes with the instance.
+    pub delete_on_termination: bool,
+    /// When attached.
+    pub since_ms: u64,
+}
+
+/// How far a snapshot has come, as it was told; time decides the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotStep {
+    /// Taken from a volume: complete at `ready_ms`.
+    Taken,
+    /// Started by StartSnapshot: pending until completed.
+    Started,
+    /// Completed by CompleteSnapshot.
+    Completed,
+    /// Failed.
+    Failed,
+}
+
+/// An EBS snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// `snap-…`
+    pub id: String,
+    /// Owner.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// The volume it was taken of; `vol-ffffffff` for one that was written.
+    pub volume: String,
+    /// GiB.
+    pub size_gib: u64,
+    /// Encrypted.
+    pub encrypted: bool,
+    /// With which key.
+    pub kms_key: Option<String>,
+    /// Free text.
+    pub description: String,
+    /// Tags.
+    pub tags: Tags,
+    /// When started.
+    pub started_ms: u64,
+    /// Pending until then, for one that was taken.
+    pub ready_ms: u64,
+    /// How far.
+    pub step: SnapshotStep,
+    /// Accounts it is shared with.
+    pub shared_with: Vec<String>,
+}
+
+impl Snapshot {
+    /// `pending`, `completed` or `error`.
+    #[must_use]
+    pub const fn state(&self, now_ms: u64) -> &'static str {
+        match self.step {
+            SnapshotStep::Taken | SnapshotStep::Completed if now_ms >= self.ready_ms => "completed",
+            SnapshotStep::Taken | SnapshotStep::Completed | SnapshotStep::Started => "pending",
+            SnapshotStep::Failed => "error",
+        }
+    }
+}
+
+/// A machine image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    /// `ami-…`
+    pub id: String,
+    /// Owner.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// Unique in account and region.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+    /// `x86_64` or `arm64`.
+    pub architecture: String,
+    /// `windows` or nothing.
+    pub platform: Option<String>,
+    /// Boot mode.
+    pub boot_mode: Option<String>,
+    /// Enhanced networking.
+    pub ena_support: bool,
+    /// Such as `/dev/xvda`.
+    pub root_device: String,
+    /// Volumes.
+    pub mappings: Vec<Mapping>,
+    /// Tags.
+    pub tags: Tags,
+    /// When made.
+    pub created_ms: u64,
+}
+
+/// A volume in an image or in a launch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Device.
+    pub device: String,
+    /// Content.
+    pub snapshot: Option<String>,
+    /// GiB.
+    pub size_gib: Option<u64>,
+    /// Type.
+    pub kind: Option<String>,
+    /// IOPS.
+    pub iops: Option<u32>,
+    /// MiB/s.
+    pub throughput: Option<u32>,
+    /// Goes with the instance.
+    pub delete_on_termination: Option<bool>,
+    /// Encrypted.
+    pub encrypted: Option<bool>,
+    /// With which key.
+    pub kms_key: Option<String>,
+}
+
+/// An instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Instance {
+    /// `i-…`
+    pub id: String,
+    /// Owner.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// Zone.
+    pub zone: String,
+    /// Type.
+    pub instance_type: String,
+    /// Image.
+    pub image: Option<String>,
+    /// `windows` or nothing.
+    pub platform: Option<String>,
+    /// Architecture.
+    pub architecture: String,
+    /// Boot mode.
+    pub boot_mode: Option<String>,
+    /// Enhanced networking.
+    pub ena_support: bool,
+    /// Key pair.
+    pub key_name: Option<String>,
+    /// Instance profile.
+    pub iam_profile_arn: Option<String>,
+    /// EBS optimisation.
+    pub ebs_optimized: bool,
+    /// Tenancy.
+    pub tenancy: String,
+    /// Placement group.
+    pub placement_group: Option<String>,
+    /// Root device.
+    pub root_device: String,
+    /// Interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Tags.
+    pub tags: Tags,
+    /// When launched.
+    pub launched_ms: u64,
+    /// `running`, `stopped` or `terminated`: where it goes.
+    pub target: String,
+    /// On its way until then.
+    pub ready_ms: u64,
+}
+
+impl Instance {
+    /// EC2's code and name of the state.
+    #[must_use]
+    pub fn state(&self, now_ms: u64) -> (u16, &'static str) {
+        match (self.target.as_str(), now_ms >= self.ready_ms) {
+            ("running", false) => (0, "pending"),
+            ("running", true) => (16, "running"),
+            ("stopped", false) => (64, "stopping"),
+            ("stopped", true) => (80, "stopped"),
+            (_, false) => (32, "shutting-down"),
+            (_, true) => (48, "terminated"),
+        }
+    }
+}
+
+/// A network interface of an instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Interface {
+    /// `eni-…`
+    pub id: String,
+    /// 0 is the primary.
+    pub device_index: u32,
+    /// Subnet.
+    pub subnet: String,
+    /// VPC.
+    pub vpc: String,
+    /// Address.
+    pub private_ip: String,
+    /// Security groups.
+    pub groups: Vec<String>,
+    /// Goes with the instance.
+    pub delete_on_termination: bool,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Subnet {
+    /// `subnet-…`
+    pub id: String,
+    /// Owner.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// Zone.
+    pub zone: String,
+    /// VPC.
+    pub vpc: String,
+    /// Such as `10.0.1`; hosts are counted.
+    pub prefix: String,
+    /// Last host given out.
+    pub last_host: u32,
+}
