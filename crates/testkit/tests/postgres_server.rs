@@ -1,0 +1,23 @@
+//! The private PostgreSQL server comes up, takes databases, survives its faults and goes.
+
+use snapferry_testkit::Postgres;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_server_starts_makes_databases_restarts_and_goes() {
+    let mut postgres = Postgres::start().await.unwrap();
+    assert!(postgres.url().ends_with("/snapferry"));
+    let first = postgres.new_database().unwrap();
+    let second = postgres.new_database().unwrap();
+    assert_ne!(first, second);
+    postgres.stop().await.unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", postgres.port())).await.is_err(), "stopped, yet it listens");
+    postgres.launch().await.unwrap();
+    postgres.kill9().await.unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", postgres.port())).await.is_err(), "killed, yet it listens");
+    postgres.launch().await.unwrap();
+    postgres.new_database().unwrap();
+    let port = postgres.port();
+    drop(postgres);
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "dropped, yet it listens");
+}
