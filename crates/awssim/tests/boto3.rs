@@ -12,11 +12,15 @@ async fn boto3_works_unmodified() {
     let data = tempfile::tempdir().unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
     let server = Server::start(Config { listen, data_dir: data.path().to_owned() }).await.unwrap();
+    let key = server.context().world.create_user("333333333333", "tester", Vec::new());
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boto3");
     let output = tokio::process::Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .arg(tests)
         .env("AWSSIM_ENDPOINT", server.endpoint())
+        .env("AWS_ACCESS_KEY_ID", key.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
+        .env("AWS_REGION", "eu-central-1")
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .await

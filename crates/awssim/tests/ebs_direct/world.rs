@@ -10,6 +10,7 @@ use awssim::admin::{self, NewSynthetic, Operations};
 use awssim::ebs::{self, Backend, EbsSnapshot, SnapshotState, Start, Started};
 use awssim::faults::{Faults, Refusal};
 use awssim::store::BlockStore;
+use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -173,7 +174,7 @@ impl Server {
                             let answer = if request.uri().path().starts_with("/_awssim/") {
                                 admin::handle(world, request).await
                             } else {
-                                ebs::serve(&*world, &caller, "us-east-1", request).await
+                                ebs::serve(&*world, &caller, "us-east-1", request.map(BodyExt::boxed)).await
                             };
                             Ok::<_, std::convert::Infallible>(answer)
                         }
