@@ -233,7 +233,7 @@ impl BlockStore {
     /// # Errors
     /// As [`Self::write_volume`].
     pub fn punch_volume(&self, volume_id: &str, offset: u64, len: u64) -> Result<()> {
-        self.volume(volume_id)?.punch(offset, len)
+        self.volume(volume_id)?.punch(&self.volume_dir, &self.layers, offset, len)
     }
 
     /// The ranges of the file that have data, as byte offsets, ascending.

@@ -239,6 +239,18 @@ fn zero_blocks_are_blocks_also_in_restored_volumes() {
 }
 
 #[test]
+fn punched_zero_block_is_a_hole_also_after_a_restart() {
+    let (dir, store) = store_with_volume();
+    store.write_volume("vol-1", 0, &content(0)).unwrap();
+    store.snapshot_volume("vol-1", "snap-1").unwrap();
+    store.punch_volume("vol-1", 0, BLOCK_BYTES).unwrap();
+    drop(store);
+    let store = BlockStore::open(dir.path()).unwrap();
+    assert_eq!(store.snapshot_volume("vol-1", "snap-2").unwrap().n_blocks, 0);
+    assert_eq!(listed(&store, "snap-1"), Model::from([(0, 0)]));
+}
+
+#[test]
 fn snapshots_of_several_volumes_are_all_or_none() {
     let (_dir, store) = store_with_volume();
     store.create_volume("vol-2", SIZE).unwrap();

@@ -144,8 +144,7 @@ impl Volume {
         let mut tracking = self.lock();
         let mark = Mark::read(&self.file).map_err(self.io("look at volume"))?;
         tracking.touched |= mark == Mark::Foreign;
-        let block = |byte: u64| u32::try_from(byte / BLOCK_BYTES).unwrap_or(u32::MAX);
-        tracking.dirty.insert_range(block(offset)..=block(offset + len - 1));
+        tracking.dirty.insert_range(block_of(offset)..=block_of(offset + len - 1));
         act(&self.file).map_err(self.io("write to volume"))?;
         Mark::Tracked.write(&self.file).map_err(self.io("mark volume"))
     }
@@ -155,8 +154,31 @@ impl Volume {
         self.change(offset, len, |file| file.write_all_at(data, offset))
     }
 
-    pub(super) fn punch(&self, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn punch(&self, dir: &Path, layers: &Layers, offset: u64, len: u64) -> Result<()> {
+        self.forget_zeroes(dir, layers, offset, len)?;
         self.change(offset, len, |file| files::punch(file, offset, len))
+    }
+
+    /// Makes zero blocks of the base in this range holes of the base. The file shows both as a hole, so after a
+    /// restart nothing else would tell that this one was punched.
+    fn forget_zeroes(&self, dir: &Path, layers: &Layers, offset: u64, len: u64) -> Result<()> {
+        self.check(offset, len)?;
+        let mut tracking = self.lock();
+        let mut zeroes = Vec::new();
+        for (index, entry) in tracking.base.iter_from(block_of(offset)) {
+            if u64::from(index) * BLOCK_BYTES >= offset + len {
+                break;
+            }
+            if layers.get(entry.layer())?.is_zero(entry.slot())? {
+                zeroes.push(index);
+            }
+        }
+        if zeroes.is_empty() {
+            return Ok(());
+        }
+        let base = Arc::make_mut(&mut tracking.base);
+        zeroes.into_iter().for_each(|index| base.set(index, Entry::HOLE));
+        base.save(&map_path(dir, &self.id))
     }
 
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
@@ -254,6 +276,10 @@ impl Volume {
         tracking.touched = false;
         layers.release(&std::mem::replace(&mut tracking.held, held))
     }
+}
+
+fn block_of(byte: u64) -> u32 {
+    u32::try_from(byte / BLOCK_BYTES).unwrap_or(u32::MAX)
 }
 
 /// SHA-256 of some bytes.
