@@ -32,6 +32,7 @@ mod point;
 
 pub use backend::{
     Backend, BackendError, DiskBackend, FaultBackend, FaultPlan, MemoryBackend, ObjectName, ObjectWriter,
+    check_backend,
 };
 pub use codec::Malformed;
 pub use config::{Clock, LibraryConfig};

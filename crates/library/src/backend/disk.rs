@@ -4,10 +4,12 @@
 //! appears whole or not at all. What a crash leaves in `unfinished/` is removed at open. Names are mapped to
 //! paths as they are; nothing outside the folder is ever touched.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Backend, BackendError, ObjectName, ObjectWriter};
 use crate::os;
@@ -20,6 +22,8 @@ pub struct DiskBackend {
     objects: PathBuf,
     unfinished: PathBuf,
     next: AtomicU64,
+    /// Folders whose entries in their parents are durable.
+    folders: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl DiskBackend {
@@ -34,7 +38,7 @@ impl DiskBackend {
             fs::create_dir_all(path).map_err(|e| BackendError::from_io("make folder", path.display(), e))?;
         }
         os::sync_folder(&folder).map_err(|e| BackendError::from_io("sync folder", folder.display(), e))?;
-        Ok(Self { objects, unfinished, next: AtomicU64::new(0) })
+        Ok(Self { objects, unfinished, next: AtomicU64::new(0), folders: Arc::default() })
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
@@ -82,6 +86,7 @@ impl Backend for DiskBackend {
             name: name.clone(),
             target: self.path(name),
             root: self.objects.clone(),
+            folders: Arc::clone(&self.folders),
             temporary,
             file: Some(file),
         }))
@@ -147,25 +152,26 @@ struct DiskWriter {
     name: ObjectName,
     target: PathBuf,
     root: PathBuf,
+    folders: Arc<Mutex<HashSet<PathBuf>>>,
     temporary: PathBuf,
     /// `None` once the file has its name.
     file: Option<File>,
 }
 
 impl DiskWriter {
-    /// Makes the target's folders; each new entry is synced into its parent.
+    /// Makes the target's folders durable before the first object in them. One thread at a time, so that none
+    /// finds a folder that another has made and not yet synced.
     fn make_folders(&self) -> io::Result<()> {
         let Some(folder) = self.target.parent() else { return Ok(()) };
-        if folder.is_dir() {
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if folders.contains(folder) {
             return Ok(());
         }
         fs::create_dir_all(folder)?;
-        for parent in folder.ancestors().skip(1) {
+        for parent in folder.ancestors().take_while(|f| *f != self.root).filter_map(Path::parent) {
             os::sync_folder(parent)?;
-            if parent == self.root {
-                break;
-            }
         }
+        folders.insert(folder.to_owned());
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! many threads. [`DiskBackend`] is the real one of this crate, [`MemoryBackend`] its twin in memory,
 //! [`FaultBackend`] a decorator that makes either fail.
 
+mod conformance;
 mod disk;
 mod fault;
 mod memory;
@@ -14,6 +15,7 @@ use std::fmt::Debug;
 
 use thiserror::Error;
 
+pub use conformance::check_backend;
 pub use disk::DiskBackend;
 pub use fault::{FaultBackend, FaultPlan};
 pub use memory::MemoryBackend;

@@ -12,9 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use snapferry_types::RecoveryPointId;
 
+use super::Library;
 use super::session::Session;
 use super::tree::PageCache;
-use super::{Library, lock};
 use crate::backend::{Backend, BackendError, ObjectName};
 use crate::codec::Malformed;
 use crate::config::LibraryConfig;
@@ -107,10 +107,9 @@ impl Library {
         Ok(number)
     }
 
-    /// Looks for packs that are gone or unknown, as at open. Called with nothing being written.
-    pub(super) fn forget_lost_pack(&self, number: u64) -> Result<(), Error> {
-        let _turn = lock(&self.flush);
-        lose_pack(&self.index, number)
+    /// Marks every record of packs whose objects were found to be gone.
+    pub(super) fn lose_packs(&self, gone: &BTreeSet<u64>) -> Result<(), Error> {
+        lose_packs(&self.index, gone)
     }
 }
 
@@ -150,6 +149,10 @@ fn check_identity(config: &LibraryConfig, index: &Index) -> Result<(), Error> {
         }
         (Some(_), Some(_)) => Ok(()),
         (None, Some(id)) => index.set_meta("library", &id),
+        (Some(index_id), None) if index.packs().next().is_some() => {
+            let objects_id = "no library at all (library.json is not there)".to_owned();
+            Err(Error::WrongLibrary { dir: config.dir.clone(), index_id, objects_id })
+        }
         (known, None) => {
             let id = match known {
                 Some(id) => id,
@@ -197,30 +200,29 @@ fn take_in_packs(config: &LibraryConfig, index: &Index) -> Result<u64, Error> {
         index.add_pack(&FinishedPack { number, class: contents.class, size, entries: contents.entries })?;
     }
     next = known.keys().max().map_or(next, |last| next.max(last + 1));
-    for (number, row) in known {
-        if !row.lost {
-            tracing::error!(
-                pack = number,
-                "a pack is gone; its records are missing until they are backed up again"
-            );
-            lose_pack(index, number)?;
-        }
+    let gone: BTreeSet<u64> =
+        known.into_iter().filter(|(_, row)| !row.lost).map(|(number, _)| number).collect();
+    if !gone.is_empty() {
+        tracing::error!(packs = ?gone, "packs are gone; their records are missing until they are backed up again");
+        lose_packs(index, &gone)?;
     }
     Ok(next)
 }
 
-/// Marks every record of a pack that is gone.
-fn lose_pack(index: &Index, number: u64) -> Result<(), Error> {
+/// Marks every record of packs that are gone.
+fn lose_packs(index: &Index, gone: &BTreeSet<u64>) -> Result<(), Error> {
     for row in index.records.iter() {
         let (key, value) = row.into_inner().map_err(Error::index("read"))?;
         let at = Location::decode(&value)?;
-        if at.pack == number && !at.damaged {
+        if gone.contains(&at.pack) && !at.damaged {
             index.mark_damaged(&record_of_row(&key)?, &at)?;
         }
     }
-    if let Some(row) = index.pack(number)? {
-        let row = PackRow { lost: true, ..row };
-        index.packs.insert(number.to_be_bytes(), row.encode()).map_err(Error::index("write"))?;
+    for number in gone {
+        if let Some(row) = index.pack(*number)? {
+            let row = PackRow { lost: true, ..row };
+            index.packs.insert(number.to_be_bytes(), row.encode()).map_err(Error::index("write"))?;
+        }
     }
     Ok(())
 }

@@ -86,7 +86,6 @@ impl Library {
                 Err(BackendError::NotFound { .. }) if self.index.pack(number)?.is_none() => continue,
                 Err(BackendError::NotFound { .. }) => {
                     report.lost_packs.push(number);
-                    self.forget_lost_pack(number)?;
                     unlisted.insert(number);
                     continue;
                 }
@@ -111,6 +110,9 @@ impl Library {
                     return Ok(false);
                 }
             }
+        }
+        if !report.lost_packs.is_empty() {
+            self.lose_packs(&report.lost_packs.iter().copied().collect())?;
         }
         if unlisted.is_empty() { Ok(true) } else { self.scrub_unlisted(&unlisted, report, pace) }
     }

@@ -202,6 +202,27 @@ fn an_index_of_another_library_is_refused() {
 }
 
 #[test]
+fn packs_that_come_back_are_taken_in_and_an_empty_place_is_not_taken_for_the_library() {
+    let mut rig = Rig::new();
+    let (a, b, [first, second]) = two_points(rig.library());
+    rig.library = None;
+    let packs = rig.dir.path().join("objects/objects/packs");
+    let away = rig.dir.path().join("away");
+    fs::rename(&packs, &away).unwrap();
+    assert!(restore(rig.reopen(), first, "root").is_err());
+    rig.library = None;
+    fs::rename(&away, &packs).unwrap();
+    let library = rig.reopen();
+    assert_eq!(restore(library, first, "root").unwrap(), a);
+    assert_eq!(restore(library, second, "root").unwrap(), b);
+    assert_eq!(library.stats().unwrap().damaged_records, 0);
+    rig.library = None;
+    fs::rename(rig.dir.path().join("objects"), &away).unwrap();
+    let refused = Library::open(Rig::config_in(rig.dir.path()));
+    assert!(matches!(&refused, Err(Error::WrongLibrary { .. })), "{refused:?}");
+}
+
+#[test]
 fn an_incremental_is_told_which_leaves_to_read_again() {
     let rig = Rig::new();
     let library = rig.library();
