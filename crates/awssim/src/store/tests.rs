@@ -232,7 +232,8 @@ fn zero_blocks_are_blocks_also_in_restored_volumes() {
     store.snapshot_volume("vol-1", "snap-1").unwrap();
     store.create_volume_from_snapshot("vol-2", "snap-1", SIZE).unwrap();
     let extents = store.volume_extents("vol-2").unwrap();
-    assert_eq!(extents, [BLOCK_BYTES..2 * BLOCK_BYTES], "a zero block takes no space");
+    assert_eq!(extents.len(), 1);
+    assert_eq!(extents[0], BLOCK_BYTES..2 * BLOCK_BYTES, "a zero block takes no space");
     store.set_external_writer("vol-2", true).unwrap();
     store.snapshot_volume("vol-2", "snap-2").unwrap();
     assert_eq!(listed(&store, "snap-2"), Model::from([(0, 0), (1, 1)]));

@@ -153,7 +153,7 @@ async fn puts_are_checked() {
     let wrong = ("x-amz-checksum", base64_sha256(b"other"));
     let right = ("x-amz-checksum", base64_sha256(&data));
     let cases = [
-        (bare(&[length.clone()]), "INVALID_PARAMETER_VALUE"),
+        (bare(std::slice::from_ref(&length)), "INVALID_PARAMETER_VALUE"),
         (bare(&[length.clone(), algorithm.clone()]), "INVALID_PARAMETER_VALUE"),
         (bare(&[length.clone(), algorithm.clone(), wrong]), "INVALID_BLOCK"),
         (bare(&[algorithm, right]), "INVALID_PARAMETER_VALUE"),
