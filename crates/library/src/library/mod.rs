@@ -12,6 +12,7 @@ mod gc;
 mod ingest;
 mod marks;
 mod open;
+mod opening;
 mod packing;
 mod points;
 mod read;

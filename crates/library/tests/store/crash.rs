@@ -70,7 +70,7 @@ fn check(library: &Library, done: &[(RecoveryPointId, Blocks)], what: &str) {
 
 /// One run in which the backend dies after `step` operations; whether it did.
 fn dies_after(step: u32) -> bool {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let memory = MemoryBackend::new();
     let plan = FaultPlan::new();
     let backend = Arc::new(FaultBackend::new(Arc::new(memory.clone()), Arc::clone(&plan)));
@@ -103,7 +103,7 @@ fn dies_after(step: u32) -> bool {
     assert_eq!((stats.chunks, stats.pages, stats.recovery_points), (16, 4, 1), "operation {step}");
     drop(library);
     // The objects alone say the same.
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = folder();
     let library = Library::open(config(elsewhere.path(), Arc::new(memory))).unwrap();
     check(&library, &done, &format!("from the objects alone, operation {step}"));
     let again = library.stats().unwrap();
@@ -136,7 +136,7 @@ fn the_backend_dies_at_each_operation_in_turn() {
 fn an_index_that_lost_its_latest_commits_is_completed_from_the_objects() {
     let rig = Rig::new();
     let a = backup(rig.library(), "a", &first(), N_BLOCKS);
-    let earlier = tempfile::tempdir().unwrap();
+    let earlier = folder();
     copy_folder(&rig.dir.path().join("library"), &earlier.path().join("library"));
     let b = incremental(rig.library(), "b", (a, &first()), (&second(), N_BLOCKS));
     rig.library().delete_recovery_point(a).unwrap();
@@ -153,7 +153,7 @@ fn what_a_crash_left_unfinished_is_removed_at_open() {
     rig.library().put_chunk(session, fence(1), chunk_id(1), &record(1)).unwrap();
     let unfinished = rig.dir.path().join("objects/unfinished");
     assert_eq!(std::fs::read_dir(&unfinished).unwrap().count(), 1);
-    let left = tempfile::tempdir().unwrap();
+    let left = folder();
     copy_folder(rig.dir.path(), left.path());
     rig.library = None;
     let library = Rig::open_in(left.path());

@@ -152,7 +152,7 @@ fn a_harmed_index_is_an_error_or_right_and_can_be_rebuilt() {
     let mut rig = Rig::new();
     let (a, b, [first, second]) = two_points(rig.library());
     rig.library = None;
-    let clean = tempfile::tempdir().unwrap();
+    let clean = folder();
     copy_folder(rig.dir.path(), clean.path());
     let index = Path::new("library/index");
     let mut refused = 0;
@@ -164,7 +164,7 @@ fn a_harmed_index_is_an_error_or_right_and_can_be_rebuilt() {
     assert!(names.len() > 3);
     for name in names {
         for how in [Harm::Delete, Harm::Truncate, Harm::FlipMiddle] {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = folder();
             copy_folder(clean.path(), dir.path());
             if fs::metadata(dir.path().join(&name)).unwrap().len() < 64 && !matches!(how, Harm::Delete) {
                 continue;

@@ -12,7 +12,7 @@ fn a_full_disk_at_any_write_keeps_the_session_and_what_was_flushed() {
     let n_blocks = 4 * 1_024;
     let mut met = 0;
     for step in 0..60 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let plan = FaultPlan::new();
         let backend = Arc::new(FaultBackend::new(Arc::new(MemoryBackend::new()), Arc::clone(&plan)));
         let library = Library::open(config(dir.path(), backend)).unwrap();
@@ -50,7 +50,7 @@ fn a_full_disk_at_any_write_keeps_the_session_and_what_was_flushed() {
 
 #[test]
 fn a_session_that_lost_chunks_of_another_ones_pack_is_told_to_begin_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let plan = FaultPlan::new();
     let backend = Arc::new(FaultBackend::new(Arc::new(MemoryBackend::new()), Arc::clone(&plan)));
     let mut config = config(dir.path(), backend);
@@ -76,7 +76,7 @@ fn a_session_that_lost_chunks_of_another_ones_pack_is_told_to_begin_again() {
 
 #[test]
 fn below_the_reserve_new_data_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let backend = Arc::new(MemoryBackend::new());
     let mut full = config(&dir.path().join("index"), backend.clone());
     let library = Library::open(full.clone()).unwrap();

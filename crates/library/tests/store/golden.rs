@@ -22,7 +22,7 @@ fn second() -> Blocks {
 
 #[test]
 fn the_objects_of_format_1_are_a_library() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     if !sample().exists() {
         let library = Rig::open_in(dir.path());
         let id = backup(&library, "first", &first(), 2_048);
@@ -57,7 +57,7 @@ fn the_format_can_be_read_without_us() {
     let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split(' ').collect()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!((lines[1][1], &lines[1][4..]), ("second", ["root", "2048", "3", "1"].as_slice()));
-    let out = tempfile::tempdir().unwrap();
+    let out = folder();
     let blocks = run(&[lines[1][0], "root", out.path().to_str().unwrap()]);
     let expected: Vec<String> = second()
         .iter()

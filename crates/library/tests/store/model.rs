@@ -107,7 +107,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let library = Some(Rig::open_in(dir.path()));
         Self { dir, library, points: BTreeMap::new(), uploads: BTreeMap::new(), keys: 0 }
     }
@@ -158,7 +158,7 @@ impl World {
                 self.forget_buffered();
             }
             Op::Crash => {
-                let after = tempfile::tempdir().unwrap();
+                let after = folder();
                 copy_folder(self.dir.path(), after.path());
                 self.library = None;
                 self.library = Some(Rig::open_in(after.path()));

@@ -21,6 +21,13 @@ pub(crate) enum Block {
 /// A volume: its blocks that are no holes.
 pub(crate) type Blocks = BTreeMap<u32, Block>;
 
+/// A temporary folder, in memory where there is such a place: no test here is about whether a disk keeps its word,
+/// and thousands of syncs take minutes.
+pub(crate) fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 pub(crate) fn fence(epoch: u64) -> Fence {
     Fence { generation: 1, epoch }
 }
@@ -84,7 +91,7 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let library = Some(Self::open_in(dir.path()));
         Self { dir, library }
     }

@@ -183,7 +183,7 @@ fn an_abandoned_key_stays_closed_to_older_fences() {
 
 #[test]
 fn idle_sessions_expire_and_busy_ones_do_not() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let now = Arc::new(AtomicU64::new(1_000));
     let mut config = config(dir.path(), Arc::new(MemoryBackend::new()));
     let clock = Arc::clone(&now);
@@ -203,7 +203,7 @@ fn idle_sessions_expire_and_busy_ones_do_not() {
 
 #[test]
 fn many_leaves_are_flushed_by_themselves_and_pins_have_a_limit() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let mut config = config(dir.path(), Arc::new(MemoryBackend::new()));
     config.buffered_leaf_bytes = 4_000;
     config.max_pins = 1_024;
