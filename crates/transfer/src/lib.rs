@@ -4,31 +4,41 @@
 //!
 //! This crate knows no AWS, no network and no store: those implement the seams elsewhere.
 
+mod aggregate;
 pub mod backup;
 pub mod block;
 pub mod budget;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub mod copy;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
+pub mod file;
 pub mod open;
 pub mod pool;
 pub mod progress;
 pub mod record;
+pub mod restore;
 pub mod scratch;
 pub mod seal;
 pub mod sink;
 pub mod source;
+mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod twin;
 
 pub use backup::{VolumeSummary, back_up_volume};
 pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
 pub use budget::{BudgetPermit, ByteBudget};
+pub use copy::{CopySummary, copy_blocks};
 pub use error::{ErrorClass, TransferError};
+pub use file::{FileSource, FileTarget};
 pub use open::sha256;
 pub use pool::WorkPool;
 pub use progress::{ProgressSnapshot, TransferProgress};
 pub use record::SealError;
+pub use restore::{RestoreSummary, restore_volume};
 pub use scratch::Scratch;
 pub use seal::{SealedLeaf, Sealer};
 pub use sink::{BlockTarget, ChunkSink, SealedChunk};

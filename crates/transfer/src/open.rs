@@ -14,11 +14,7 @@ use crate::seal::{Named, SealedLeaf, Sealer};
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Sha256Digest {
     let digest = digest::digest(&digest::SHA256, bytes);
-    let mut out = [0_u8; 32];
-    for (place, byte) in out.iter_mut().zip(digest.as_ref()) {
-        *place = *byte;
-    }
-    Sha256Digest(out)
+    Sha256Digest::try_from(digest.as_ref()).expect("a SHA-256 has 32 bytes")
 }
 
 impl Sealer {

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{ErrorClass, TransferError};
 use crate::scratch::Scratch;
@@ -61,18 +61,26 @@ impl WorkPool {
             .await
             .map_err(|_| internal("the work pool is closed".to_owned()))?;
         let scratches = Arc::clone(&self.scratches);
+        // The result goes by a channel, so that one that nobody waits for is dropped before the worker is free.
+        let (done_in, done) = oneshot::channel();
         let job = tokio::task::spawn_blocking(move || {
             let kept = lock(&scratches).pop();
-            let mut scratch = match kept {
-                Some(scratch) => scratch,
-                None => Scratch::new().map_err(|cause| internal(format!("preparing zstd: {cause}")))?,
-            };
-            let done = work(&mut scratch);
-            lock(&scratches).push(scratch);
+            let result = kept.map_or_else(Scratch::new, Ok).map(|mut scratch| {
+                let result = work(&mut scratch);
+                lock(&scratches).push(scratch);
+                result
+            });
+            let _ = done_in.send(result);
             drop(slot);
-            Ok(done)
         });
-        job.await.map_err(|cause| internal(format!("a worker died: {cause}")))?
+        match done.await {
+            Ok(result) => result.map_err(|cause| internal(format!("preparing zstd: {cause}"))),
+            Err(_) => {
+                let cause =
+                    job.await.err().map_or_else(|| "it gave no result".to_owned(), |died| died.to_string());
+                Err(internal(format!("a worker died: {cause}")))
+            }
+        }
     }
 
     /// Waits until no job runs.
@@ -88,4 +96,34 @@ fn lock(scratches: &Mutex<Vec<Scratch>>) -> std::sync::MutexGuard<'_, Vec<Scratc
 
 fn internal(message: String) -> TransferError {
     TransferError::new(ErrorClass::Internal, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_jobs_run_than_workers_and_a_panic_is_the_callers_error() {
+        let pool = WorkPool::new(2);
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let jobs = (0..20).map(|n| {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            pool.run(move |_| {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                running.fetch_sub(1, Ordering::SeqCst);
+                n
+            })
+        });
+        let results = futures::future::try_join_all(jobs).await.unwrap();
+        assert_eq!(results, (0..20).collect::<Vec<_>>());
+        assert!(most.load(Ordering::SeqCst) <= 2);
+
+        let died = pool.run(|_| -> u8 { panic!("on purpose") }).await.unwrap_err();
+        assert_eq!(died.class, ErrorClass::Internal);
+        pool.idle().await;
+        assert_eq!(pool.run(|_| 7).await.unwrap(), 7, "the worker is there again");
+    }
 }

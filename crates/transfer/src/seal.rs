@@ -20,6 +20,9 @@
 //!
 //! Nonces are random; a chunk that is sealed twice has two different records of one name, and either is good.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use blake3::Hasher;

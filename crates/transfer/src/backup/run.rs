@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future::Future;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use snapferry_types::{BLOCK_SIZE, BlockIndex, ChunkId, LEAF_BLOCKS, ZERO_BLOCK_SHA256};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -26,6 +24,7 @@ use crate::progress::TransferProgress;
 use crate::seal::Sealer;
 use crate::sink::ChunkSink;
 use crate::source::{BaseLeaves, BlockListing, BlockSource};
+use crate::tasks::{joined, next};
 
 /// What a backup works with.
 pub(super) struct Parts {
@@ -347,22 +346,4 @@ async fn put_leaf(
         None => Leaf::empty(index),
     };
     sink.put_leaf(&open.over(under)).await
-}
-
-fn next(
-    listing: &mut Option<BlockListing>,
-) -> impl Future<Output = Option<Result<ListedBlock, TransferError>>> {
-    async move {
-        match listing {
-            Some(listing) => listing.next().await,
-            None => None,
-        }
-    }
-}
-
-/// A task's result; its panic is the transfer's error.
-pub(crate) fn joined<T>(task: Result<Result<T, TransferError>, JoinError>) -> Result<T, TransferError> {
-    task.unwrap_or_else(|died| {
-        Err(TransferError::new(ErrorClass::Internal, format!("a task of the transfer died: {died}")))
-    })
 }

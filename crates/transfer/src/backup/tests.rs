@@ -28,7 +28,7 @@ fn sealer() -> Arc<Sealer> {
 /// Five leaves of which the third is holes: data, duplicates, zeroes.
 fn volume() -> Arc<MemoryVolume> {
     let volume = MemoryVolume::new(N_BLOCKS, 16);
-    for index in (0..60).chain(1_020..1_030).chain(3_070..3_110).chain(4_990..5_000) {
+    for index in (0..40).chain(1_020..1_030).chain(3_070..3_090).chain(4_990..5_000) {
         match index % 5 {
             0 => volume.put(index, zero_block()),
             1 => volume.put(index, seeded_block(7)),
@@ -90,9 +90,11 @@ async fn a_full_backup_stores_each_different_block_once() {
     assert_eq!(store.n_put_twice(), 0);
     assert_eq!(
         store.durable(),
-        vec![0, 1, 2, 3, 4]
+        expected
+            .keys()
+            .map(|index| index / 1_024)
+            .collect::<std::collections::BTreeSet<_>>()
             .into_iter()
-            .filter(|i| *i != 2 || expected.keys().any(|k| k / 1_024 == 2))
             .collect::<Vec<_>>()
     );
     assert_eq!(summary.n_read, expected.len() as u64);
@@ -176,7 +178,7 @@ async fn a_corrupt_read_ends_the_backup_and_is_never_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_hanging_reads_and_flushes_what_is_done() {
     let store = Arc::new(MemoryStore::new(N_BLOCKS, sealer()));
-    let plan = FaultPlan::new(Fault::Hang, When::From(70));
+    let plan = FaultPlan::new(Fault::Hang, When::From(45));
     let stop = CancellationToken::new();
     let source = Arc::new(Faulty::new(volume(), plan.clone()));
     let backup = tokio::spawn(run_with(source, store.clone(), None, stop.clone()));

@@ -1,0 +1,343 @@
+//! The owner of a running restore: one loop, one state.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use snapferry_types::block::leaves_in;
+use snapferry_types::{BLOCK_SIZE, BlockIndex, ChunkId, LEAF_BLOCKS, Sha256Digest, ZERO_BLOCK_SHA256};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::cache::{CachedBudget, PlainChunk};
+use super::fetch::{Fetched, fetch};
+use super::{
+    FETCHED_AHEAD, GOOD_FETCH, MAX_FETCH, MAX_FETCHES, MAX_OPEN_LEAVES, MAX_WAITING_WRITES, RestoreSummary,
+};
+use crate::aggregate::Aggregate;
+use crate::block::{Block, BlockState, Leaf};
+use crate::budget::{BudgetPermit, ByteBudget};
+use crate::error::{ErrorClass, TransferError};
+use crate::pool::WorkPool;
+use crate::progress::TransferProgress;
+use crate::seal::Sealer;
+use crate::sink::BlockTarget;
+use crate::source::ChunkSource;
+use crate::tasks::{joined, next};
+
+/// What a restore works with.
+pub(super) struct Parts {
+    pub(super) source: Arc<dyn ChunkSource>,
+    pub(super) target: Arc<dyn BlockTarget>,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) budget: ByteBudget,
+    pub(super) workers: WorkPool,
+    pub(super) progress: Arc<TransferProgress>,
+}
+
+type Tasks<T> = JoinSet<Result<T, TransferError>>;
+
+/// A chunk that was asked for, or waits to be.
+struct Wanted {
+    sha256: Sha256Digest,
+    blocks: Vec<BlockIndex>,
+}
+
+struct Write {
+    index: BlockIndex,
+    data: Bytes,
+    sha256: Sha256Digest,
+    permit: Option<Arc<BudgetPermit>>,
+}
+
+/// A restore under way.
+pub(super) struct Run {
+    parts: Parts,
+    budget: Arc<CachedBudget>,
+    zeroes: Bytes,
+    resume_from_leaf: u32,
+    leaves: Option<BoxStream<'static, Result<Leaf, TransferError>>>,
+    last_leaf: Option<u32>,
+    aggregate: Aggregate,
+    /// Blocks that each open leaf still waits for.
+    open: BTreeMap<u32, u32>,
+    wanted: HashMap<ChunkId, Wanted>,
+    to_fetch: VecDeque<ChunkId>,
+    fetches: Tasks<()>,
+    fetched_in: mpsc::Sender<Fetched>,
+    fetched: mpsc::Receiver<Fetched>,
+    openings: Tasks<(ChunkId, PlainChunk)>,
+    to_write: VecDeque<Write>,
+    writes: Tasks<BlockIndex>,
+    high_water: u32,
+    n_written_now: u64,
+    n_zero: u64,
+    n_chunks_fetched: u64,
+    bytes_fetched: u64,
+}
+
+impl Run {
+    pub(super) fn new(parts: Parts, resume_from_leaf: u32) -> Self {
+        let (fetched_in, fetched) = mpsc::channel(FETCHED_AHEAD);
+        Self {
+            budget: Arc::new(CachedBudget::new(parts.budget.clone())),
+            zeroes: Bytes::from(vec![0; BLOCK_SIZE]),
+            resume_from_leaf,
+            leaves: Some(Arc::clone(&parts.source).leaves(0)),
+            last_leaf: None,
+            aggregate: Aggregate::new(),
+            open: BTreeMap::new(),
+            wanted: HashMap::new(),
+            to_fetch: VecDeque::new(),
+            fetches: JoinSet::new(),
+            fetched_in,
+            fetched,
+            openings: JoinSet::new(),
+            to_write: VecDeque::new(),
+            writes: JoinSet::new(),
+            high_water: resume_from_leaf,
+            n_written_now: 0,
+            n_zero: 0,
+            n_chunks_fetched: 0,
+            bytes_fetched: 0,
+            parts,
+        }
+    }
+
+    pub(super) fn summary(&self) -> RestoreSummary {
+        let (n_written, aggregate) = self.aggregate.clone().finish();
+        RestoreSummary {
+            n_written,
+            aggregate,
+            n_written_now: self.n_written_now,
+            n_zero: self.n_zero,
+            n_chunks_fetched: self.n_chunks_fetched,
+            bytes_fetched: self.bytes_fetched,
+        }
+    }
+
+    /// Runs until every block is written.
+    pub(super) async fn transfer(
+        &mut self,
+        checkpoint: &mut (dyn FnMut(u32) + Send),
+        stop: &CancellationToken,
+    ) -> Result<(), TransferError> {
+        loop {
+            self.start_fetches();
+            self.start_writes();
+            self.raise_high_water(checkpoint);
+            if self.is_done() {
+                return Ok(());
+            }
+            let wants_leaf = self.wants_leaf();
+            let wants_fetched = self.to_write.len() < 2 * self.wanted_writes()
+                && self.openings.len() < self.parts.workers.n_workers() + 2;
+            let leaves = &mut self.leaves;
+            tokio::select! {
+                () = stop.cancelled() => return Err(TransferError::cancelled()),
+                Some(written) = self.writes.join_next() => {
+                    let index = joined(written)?;
+                    self.on_written(index);
+                }
+                Some(opened) = self.openings.join_next() => {
+                    let (id, chunk) = joined(opened)?;
+                    self.on_opened(id, &chunk);
+                }
+                Some(done) = self.fetches.join_next() => joined(done)?,
+                Some((chunk, permit)) = self.fetched.recv(), if wants_fetched => {
+                    self.on_fetched(chunk.id, chunk.sealed, permit)?;
+                }
+                leaf = next(leaves), if wants_leaf => match leaf {
+                    Some(leaf) => self.on_leaf(leaf?)?,
+                    None => self.leaves = None,
+                },
+            }
+        }
+    }
+
+    /// Ends all that still runs.
+    pub(super) async fn shut_down(&mut self) {
+        self.leaves = None;
+        self.fetches.shutdown().await;
+        self.openings.shutdown().await;
+        self.writes.shutdown().await;
+        self.fetched.close();
+        while self.fetched.recv().await.is_some() {}
+        self.to_write.clear();
+        self.budget.clear();
+        self.parts.workers.idle().await;
+    }
+
+    fn wanted_writes(&self) -> usize {
+        self.parts.target.wanted_writes().max(1)
+    }
+
+    fn wants_leaf(&self) -> bool {
+        self.leaves.is_some()
+            && self.to_fetch.len() < MAX_FETCH
+            && self.to_write.len() < MAX_WAITING_WRITES
+            && self.open.len() < MAX_OPEN_LEAVES
+    }
+
+    fn is_done(&self) -> bool {
+        self.leaves.is_none()
+            && self.open.is_empty()
+            && self.wanted.is_empty()
+            && self.fetches.is_empty()
+            && self.writes.is_empty()
+    }
+
+    fn on_leaf(&mut self, leaf: Leaf) -> Result<(), TransferError> {
+        let n_blocks = self.parts.source.n_blocks();
+        if self.last_leaf.is_some_and(|last| last >= leaf.index) || leaf.entries.len() != LEAF_BLOCKS as usize
+        {
+            let message = format!("the store sent leaf {} out of order or of a wrong size", leaf.index);
+            return Err(TransferError::new(ErrorClass::Internal, message));
+        }
+        self.last_leaf = Some(leaf.index);
+        let first_block = leaf.index.checked_mul(LEAF_BLOCKS);
+        let is_written = leaf.index < self.resume_from_leaf;
+        let mut n_open = 0;
+        for (slot, entry) in (0_u32..).zip(&leaf.entries) {
+            let Some(sha256) = entry.written_sha256() else { continue };
+            let index =
+                first_block.and_then(|first| first.checked_add(slot)).filter(|index| *index < n_blocks);
+            let Some(index) = index.map(BlockIndex) else {
+                let message = format!("leaf {} has a block past the volume's {n_blocks} blocks", leaf.index);
+                return Err(TransferError::new(ErrorClass::Corrupt, message));
+            };
+            self.aggregate.add(&sha256);
+            if !is_written {
+                n_open += 1;
+                self.want(index, *entry, sha256);
+            }
+        }
+        if n_open > 0 {
+            self.open.insert(leaf.index, n_open);
+        }
+        self.parts.progress.reach(u64::from(leaf.index) * u64::from(LEAF_BLOCKS));
+        Ok(())
+    }
+
+    fn want(&mut self, index: BlockIndex, state: BlockState, sha256: Sha256Digest) {
+        if state == BlockState::Zero {
+            let data = self.zeroes.clone();
+            self.to_write.push_back(Write { index, data, sha256, permit: None });
+            return;
+        }
+        let id = self.parts.sealer.chunk_id(&sha256);
+        match self.wanted.entry(id) {
+            Entry::Occupied(mut wanted) => {
+                wanted.get_mut().blocks.push(index);
+                self.parts.progress.add_deduplicated(1);
+            }
+            Entry::Vacant(place) => match self.budget.get(&id) {
+                Some(PlainChunk { data, permit }) => {
+                    self.to_write.push_back(Write { index, data, sha256, permit: Some(permit) });
+                    self.parts.progress.add_deduplicated(1);
+                }
+                None => {
+                    place.insert(Wanted { sha256, blocks: vec![index] });
+                    self.to_fetch.push_back(id);
+                }
+            },
+        }
+    }
+
+    fn on_fetched(&mut self, id: ChunkId, sealed: Bytes, permit: BudgetPermit) -> Result<(), TransferError> {
+        let Some(Wanted { sha256, blocks }) = self.wanted.get(&id) else {
+            let message = format!("chunk {id} came although nothing waits for it");
+            return Err(TransferError::new(ErrorClass::Internal, message));
+        };
+        self.n_chunks_fetched += 1;
+        self.bytes_fetched += sealed.len() as u64;
+        self.parts.progress.add_chunks(1);
+        self.parts.progress.add_sent(sealed.len() as u64);
+        let (sha256, first) = (*sha256, blocks.first().copied().unwrap_or_default());
+        let (sealer, workers) = (Arc::clone(&self.parts.sealer), self.parts.workers.clone());
+        let open = async move {
+            let opened = workers
+                .run(move |scratch| {
+                    let data = sealer.open_chunk(id, &sealed, sha256, scratch)?;
+                    Ok::<_, TransferError>(PlainChunk { data, permit: Arc::new(permit) })
+                })
+                .await?;
+            let chunk = opened.map_err(|error| error.context(format!("restoring block {first}")))?;
+            if chunk.data.len() != BLOCK_SIZE {
+                let message = format!("chunk {id} has {} plain bytes, not {BLOCK_SIZE}", chunk.data.len());
+                return Err(TransferError::new(ErrorClass::Corrupt, message));
+            }
+            Ok((id, chunk))
+        };
+        self.openings.spawn(open.in_current_span());
+        Ok(())
+    }
+
+    fn on_opened(&mut self, id: ChunkId, chunk: &PlainChunk) {
+        let Some(Wanted { sha256, blocks }) = self.wanted.remove(&id) else { return };
+        for index in blocks {
+            let PlainChunk { data, permit } = chunk.clone();
+            self.to_write.push_back(Write { index, data, sha256, permit: Some(permit) });
+        }
+        self.budget.keep(id, chunk);
+    }
+
+    fn on_written(&mut self, index: BlockIndex) {
+        self.n_written_now += 1;
+        self.parts.progress.add_done(1);
+        self.parts.progress.add_written(BLOCK_SIZE as u64);
+        if let Some(n_open) = self.open.get_mut(&index.leaf()) {
+            *n_open = n_open.saturating_sub(1);
+            if *n_open == 0 {
+                self.open.remove(&index.leaf());
+                self.parts.progress.add_leaves(1);
+            }
+        }
+    }
+
+    fn start_fetches(&mut self) {
+        while !self.to_fetch.is_empty() && self.fetches.len() < MAX_FETCHES {
+            let is_due = self.fetches.is_empty() || self.to_fetch.len() >= GOOD_FETCH || !self.wants_leaf();
+            if !is_due {
+                return;
+            }
+            let ids = self.to_fetch.drain(..self.to_fetch.len().min(MAX_FETCH)).collect();
+            let (source, budget) = (Arc::clone(&self.parts.source), Arc::clone(&self.budget));
+            self.fetches.spawn(fetch(source, ids, budget, self.fetched_in.clone()).in_current_span());
+        }
+    }
+
+    fn start_writes(&mut self) {
+        while self.writes.len() < self.wanted_writes() {
+            let Some(Write { index, data, sha256, permit }) = self.to_write.pop_front() else { return };
+            if sha256 == ZERO_BLOCK_SHA256 {
+                self.n_zero += 1;
+                self.parts.progress.add_zero(1);
+            }
+            let target = Arc::clone(&self.parts.target);
+            let write = async move {
+                target.write(&Block { index, data, sha256, permit: BudgetPermit::free() }).await?;
+                drop(permit);
+                Ok(index)
+            };
+            self.writes.spawn(write.in_current_span());
+        }
+    }
+
+    fn raise_high_water(&mut self, checkpoint: &mut (dyn FnMut(u32) + Send)) {
+        let reached = match (self.open.keys().next(), self.leaves.is_some()) {
+            (Some(first_open), _) => *first_open,
+            (None, true) => self.last_leaf.map_or(0, |last| last.saturating_add(1)),
+            (None, false) => leaves_in(self.parts.source.n_blocks()),
+        };
+        if reached > self.high_water {
+            self.high_water = reached;
+            self.parts.progress.reach(u64::from(reached) * u64::from(LEAF_BLOCKS));
+            checkpoint(reached);
+        }
+    }
+}

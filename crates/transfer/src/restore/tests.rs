@@ -1,0 +1,181 @@
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{RestoreSummary, restore_volume};
+use crate::backup::back_up_volume;
+use crate::budget::ByteBudget;
+use crate::error::{ErrorClass, TransferError};
+use crate::fault::{Fault, FaultPlan, Faulty, When};
+use crate::pool::WorkPool;
+use crate::seal::Sealer;
+use crate::sink::BlockTarget;
+use crate::source::ChunkSource;
+use crate::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block, zero_block};
+use snapferry_types::tenancy::TenantKeys;
+
+const N_BLOCKS: u32 = 5_000;
+
+fn sealer() -> Arc<Sealer> {
+    Arc::new(Sealer::new(&TenantKeys::new([1; 32], [2; 32])))
+}
+
+fn volume() -> MemoryVolume {
+    let volume = MemoryVolume::new(N_BLOCKS, 8);
+    for index in (0..30).chain(1_020..1_028).chain(3_070..3_090).chain(4_995..5_000) {
+        match index % 5 {
+            0 => volume.put(index, zero_block()),
+            1 => volume.put(index, seeded_block(7)),
+            2 => {}
+            _ => volume.put(index, seeded_block(u64::from(index))),
+        }
+    }
+    volume
+}
+
+async fn stored(volume: &Arc<MemoryVolume>, budget: &ByteBudget) -> Arc<MemoryStore> {
+    let store = Arc::new(MemoryStore::new(N_BLOCKS, sealer()));
+    let workers = WorkPool::new(2);
+    let stop = CancellationToken::new();
+    back_up_volume(
+        volume.clone(),
+        store.clone(),
+        None,
+        sealer(),
+        budget.clone(),
+        &workers,
+        Arc::default(),
+        stop,
+    )
+    .await
+    .unwrap();
+    store
+}
+
+async fn run(
+    source: Arc<dyn ChunkSource>,
+    target: Arc<dyn BlockTarget>,
+    budget: &ByteBudget,
+    from_leaf: u32,
+    marks: &mut Vec<u32>,
+    stop: CancellationToken,
+) -> Result<RestoreSummary, TransferError> {
+    let workers = WorkPool::new(2);
+    let mut mark = |leaf| marks.push(leaf);
+    let done = restore_volume(
+        source,
+        target,
+        sealer(),
+        budget.clone(),
+        &workers,
+        from_leaf,
+        &mut mark,
+        Arc::default(),
+        stop,
+    )
+    .await;
+    assert_eq!(budget.available(), budget.total(), "all memory is given back");
+    done
+}
+
+#[tokio::test]
+async fn a_restore_writes_back_data_and_zeroes_and_leaves_holes() {
+    for budget in [1 << 19, 8 << 20, 64 << 20] {
+        let budget = ByteBudget::new(budget);
+        let volume = Arc::new(volume());
+        let store = stored(&volume, &budget).await;
+        let target = Arc::new(MemoryVolume::new(N_BLOCKS + 7, 8));
+        let mut marks = Vec::new();
+        let summary = run(store.clone(), target.clone(), &budget, 0, &mut marks, CancellationToken::new())
+            .await
+            .unwrap();
+        assert!(target.blocks() == volume.blocks());
+        assert_eq!(target.completed(), Some(linear_aggregate(&volume)));
+        assert_eq!((summary.n_written, summary.aggregate), linear_aggregate(&volume));
+        assert_eq!(summary.n_written_now, volume.blocks().len() as u64);
+        assert_eq!(marks.last(), Some(&5));
+        assert!(marks.is_sorted());
+        if budget.total() > 1 << 20 {
+            assert_eq!(summary.n_chunks_fetched, store.n_chunks() as u64, "each chunk is fetched once");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restore_goes_on_at_its_high_water_mark() {
+    let budget = ByteBudget::new(8 << 20);
+    let volume = Arc::new(volume());
+    let store = stored(&volume, &budget).await;
+    let n_blocks = volume.blocks().len() as u64;
+    let mut resumed = 0;
+    for n in 1..=n_blocks {
+        let target = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+        let plan = FaultPlan::new(Fault::Fail(ErrorClass::Unavailable), When::From(n));
+        let faulty = Arc::new(Faulty::new(target.clone(), plan));
+        let mut marks = Vec::new();
+        let error =
+            run(store.clone(), faulty, &budget, 0, &mut marks, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Unavailable);
+        let mark = marks.last().copied().unwrap_or(0);
+        let mut written = target.blocks();
+        written.retain(|index, _| index / 1_024 < mark);
+        let mut expected = volume.blocks();
+        expected.retain(|index, _| index / 1_024 < mark);
+        assert!(written == expected, "all below the mark is written");
+
+        let left = n_blocks - expected.len() as u64;
+        let summary = run(store.clone(), target.clone(), &budget, mark, &mut marks, CancellationToken::new())
+            .await
+            .unwrap();
+        assert!(target.blocks() == volume.blocks());
+        assert_eq!(target.completed(), Some(linear_aggregate(&volume)));
+        assert_eq!(summary.n_written_now, left);
+        resumed += u32::from(mark > 0);
+    }
+    assert!(resumed > 0, "some went on past the first leaf");
+}
+
+#[tokio::test]
+async fn damage_in_the_store_is_an_error_and_never_wrong_bytes() {
+    let budget = ByteBudget::new(8 << 20);
+    let volume = Arc::new(volume());
+    let store = stored(&volume, &budget).await;
+    assert!(store.damage_a_chunk());
+    let target = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    let error =
+        run(store, target.clone(), &budget, 0, &mut Vec::new(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Corrupt);
+    assert!(error.message.contains("chunk "), "{error}");
+    assert_eq!(target.completed(), None);
+    let expected = volume.blocks();
+    assert!(target.blocks().iter().all(|(index, data)| expected.get(index) == Some(data)));
+}
+
+#[tokio::test]
+async fn a_target_that_is_too_small_is_refused_before_anything_is_written() {
+    let budget = ByteBudget::new(8 << 20);
+    let store = stored(&Arc::new(volume()), &budget).await;
+    let target = Arc::new(MemoryVolume::new(N_BLOCKS - 1, 8));
+    let error =
+        run(store, target.clone(), &budget, 0, &mut Vec::new(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!((error.class, target.n_writes()), (ErrorClass::Invalid, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_hanging_chunks_and_writes() {
+    let budget = ByteBudget::new(8 << 20);
+    let store = stored(&Arc::new(volume()), &budget).await;
+    let reads = FaultPlan::new(Fault::Hang, When::From(10));
+    let writes = FaultPlan::new(Fault::Hang, When::From(3));
+    let source = Arc::new(Faulty::new(store, reads.clone()));
+    let target = Arc::new(Faulty::new(Arc::new(MemoryVolume::new(N_BLOCKS, 4)), writes.clone()));
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    let restore =
+        tokio::spawn(async move { run(source, target, &budget, 0, &mut Vec::new(), stopper).await });
+    while reads.n_faults() == 0 || writes.n_faults() < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    assert_eq!(restore.await.unwrap().unwrap_err().class, ErrorClass::Cancelled);
+}
