@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ec2::instances::instance_state;
 use crate::ec2::snapshots::parsed;
 use crate::ec2::tags::specification;
-use crate::ec2::wait::{Look, wait_for};
+use crate::ec2::wait::Wait;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
 
@@ -98,31 +98,27 @@ pub async fn wait_instance_running(
     instance: &InstanceId,
     stop: &CancellationToken,
 ) -> Result<(), AwsError> {
-    let mut n_missing = 0;
-    let look = async || {
+    let mut wait = Wait::new("instance", instance.as_str(), LONGEST_WAIT);
+    loop {
         let state = match instance_state(account, instance).await {
-            // AWS may not know an instance in its first moments.
-            Err(AwsError::NotFound { .. }) if n_missing < 10 => {
-                n_missing += 1;
-                "not known yet".to_owned()
-            }
-            other => other?,
+            Ok(state) => state,
+            Err(error) => wait.passing_of_newborn(error)?,
         };
         match state.as_str() {
-            "running" => Ok(Look::Done(())),
-            "terminated" | "shutting-down" | "stopped" | "stopping" => Err(AwsError::Failed {
-                what: "instance",
-                id: instance.to_string(),
-                state,
-                message:
-                    "it did not start; its state reason in the console says why (often: no access to the \
-                          key of a volume)"
-                        .to_owned(),
-            }),
-            _ => Ok(Look::Still(state)),
+            "running" => return Ok(()),
+            "terminated" | "shutting-down" | "stopped" | "stopping" => {
+                let message = "it did not start; its state reason in the console says why (often: no access to \
+                               the key of a volume)";
+                return Err(AwsError::Failed {
+                    what: "instance",
+                    id: instance.to_string(),
+                    state,
+                    message: message.to_owned(),
+                });
+            }
+            _ => wait.pause(state, stop).await?,
         }
-    };
-    wait_for("instance", instance.as_str(), LONGEST_WAIT, look, stop).await
+    }
 }
 
 /// Terminates an instance; one that is gone is done.

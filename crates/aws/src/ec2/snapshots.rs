@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ec2::paging::all_pages;
 use crate::ec2::tags::{specification, told};
-use crate::ec2::wait::{Look, wait_for};
+use crate::ec2::wait::Wait;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
 
@@ -145,23 +145,30 @@ pub async fn wait_snapshots_completed(
     stop: &CancellationToken,
 ) -> Result<Vec<SnapshotState>, AwsError> {
     let names = ids.iter().map(SnapshotId::as_str).collect::<Vec<_>>().join(", ");
-    let look = async || {
-        let states = snapshot_states(account, ids).await?;
-        on_progress(&states);
+    let mut wait = Wait::new("snapshots", &names, LONGEST_WAIT);
+    loop {
         let mut waiting = None;
-        for state in &states {
-            match &state.phase {
-                SnapshotPhase::Completed => {}
-                SnapshotPhase::Pending => waiting = Some(format!("pending at {} %", state.progress)),
-                SnapshotPhase::Error(message) => return Err(failed(state, "error", message)),
-                SnapshotPhase::Other(word) => {
-                    return Err(failed(state, word, "it cannot be read in this state"));
+        match snapshot_states(account, ids).await {
+            Err(error) => waiting = Some(wait.passing_of_newborn(error)?),
+            Ok(states) => {
+                on_progress(&states);
+                for state in &states {
+                    match &state.phase {
+                        SnapshotPhase::Completed => {}
+                        SnapshotPhase::Pending => waiting = Some(format!("pending at {} %", state.progress)),
+                        SnapshotPhase::Error(message) => return Err(failed(state, "error", message)),
+                        SnapshotPhase::Other(word) => {
+                            return Err(failed(state, word, "it cannot be read in this state"));
+                        }
+                    }
+                }
+                if waiting.is_none() {
+                    return Ok(states);
                 }
             }
         }
-        Ok(waiting.map_or(Look::Done(states), Look::Still))
-    };
-    wait_for("snapshots", &names, LONGEST_WAIT, look, stop).await
+        wait.pause(waiting.unwrap_or_default(), stop).await?;
+    }
 }
 
 /// Deletes a snapshot; one that is gone is done.

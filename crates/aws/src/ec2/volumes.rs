@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ec2::snapshots::parsed;
 use crate::ec2::tags::specification;
-use crate::ec2::wait::{Look, wait_for};
+use crate::ec2::wait::Wait;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
 
@@ -91,29 +91,26 @@ pub async fn wait_volume_available(
     volume: &VolumeId,
     stop: &CancellationToken,
 ) -> Result<(), AwsError> {
-    let mut n_missing = 0;
-    let look = async || {
+    let mut wait = Wait::new("volume", volume.as_str(), LONGEST_WAIT);
+    loop {
         let state = match volume_state(account, volume).await {
-            // AWS may not know a volume in its first moments.
-            Err(AwsError::NotFound { .. }) if n_missing < 10 => {
-                n_missing += 1;
-                "not known yet".to_owned()
-            }
-            other => other?,
+            Ok(state) => state,
+            Err(error) => wait.passing_of_newborn(error)?,
         };
         match state.as_str() {
-            "available" => Ok(Look::Done(())),
-            "error" | "deleted" | "deleting" => Err(AwsError::Failed {
-                what: "volume",
-                id: volume.to_string(),
-                state,
-                message: "it did not become available; for an encrypted volume check access to its key"
-                    .to_owned(),
-            }),
-            _ => Ok(Look::Still(state)),
+            "available" => return Ok(()),
+            "error" | "deleted" | "deleting" => {
+                let message = "it did not become available; for an encrypted volume check access to its key";
+                return Err(AwsError::Failed {
+                    what: "volume",
+                    id: volume.to_string(),
+                    state,
+                    message: message.to_owned(),
+                });
+            }
+            _ => wait.pause(state, stop).await?,
         }
-    };
-    wait_for("volume", volume.as_str(), LONGEST_WAIT, look, stop).await
+    }
 }
 
 /// Deletes a volume; one that is gone is done.

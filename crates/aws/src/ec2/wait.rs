@@ -1,4 +1,4 @@
-//! Waiting for a state: polls with growing pauses, ends with the token, and never lasts for ever.
+//! Waiting for a state: looks with growing pauses between, ends with the token, and never lasts for ever.
 
 use std::time::Duration;
 
@@ -9,44 +9,60 @@ use crate::error::AwsError;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Looks in which a thing just made may be unknown.
+const NEWBORN_LOOKS: u32 = 10;
 
-/// What a look found.
-pub(super) enum Look<T> {
-    /// It is as wanted.
-    Done(T),
-    /// It is in this state.
-    Still(String),
+/// A wait between looks.
+#[derive(Debug)]
+pub(super) struct Wait<'a> {
+    what: &'static str,
+    id: &'a str,
+    longest: Duration,
+    started: Instant,
+    pause: Duration,
+    n_looks: u32,
 }
 
-/// Looks until it is done, `longest` has passed, or the token says stop.
-pub(super) async fn wait_for<T>(
-    what: &'static str,
-    id: &str,
-    longest: Duration,
-    mut look: impl AsyncFnMut() -> Result<Look<T>, AwsError>,
-    stop: &CancellationToken,
-) -> Result<T, AwsError> {
-    let started = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    loop {
+impl<'a> Wait<'a> {
+    pub(super) fn new(what: &'static str, id: &'a str, longest: Duration) -> Self {
+        Self { what, id, longest, started: Instant::now(), pause: FIRST_PAUSE, n_looks: 0 }
+    }
+
+    /// The state of a look that failed for a passing reason; other errors come out.
+    pub(super) fn passing(&self, error: AwsError) -> Result<String, AwsError> {
+        match error {
+            AwsError::Throttled { .. } | AwsError::Unavailable { .. } => Ok(error.to_string()),
+            other => Err(other),
+        }
+    }
+
+    /// [`Wait::passing`] for a thing just made, which AWS may not know everywhere yet.
+    pub(super) fn passing_of_newborn(&self, error: AwsError) -> Result<String, AwsError> {
+        match error {
+            AwsError::NotFound { .. } if self.n_looks < NEWBORN_LOOKS => Ok("not known yet".to_owned()),
+            other => self.passing(other),
+        }
+    }
+
+    /// Pauses before the next look.
+    ///
+    /// # Errors
+    /// [`AwsError::TooSlow`] when the time is up, [`AwsError::Cancelled`] by the token.
+    pub(super) async fn pause(&mut self, state: String, stop: &CancellationToken) -> Result<(), AwsError> {
+        self.n_looks += 1;
+        if self.started.elapsed() >= self.longest {
+            let seconds = self.started.elapsed().as_secs();
+            return Err(AwsError::TooSlow { what: self.what, id: self.id.to_owned(), state, seconds });
+        }
         if stop.is_cancelled() {
             return Err(AwsError::Cancelled);
         }
-        let state = match look().await {
-            Ok(Look::Done(value)) => return Ok(value),
-            Ok(Look::Still(state)) => state,
-            Err(error @ (AwsError::Throttled { .. } | AwsError::Unavailable { .. })) => error.to_string(),
-            Err(error) => return Err(error),
-        };
-        if started.elapsed() >= longest {
-            let seconds = started.elapsed().as_secs();
-            return Err(AwsError::TooSlow { what, id: id.to_owned(), state, seconds });
-        }
         tokio::select! {
             () = stop.cancelled() => return Err(AwsError::Cancelled),
-            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.75..1.25))) => {}
+            () = tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.75..1.25))) => {}
         }
-        pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
+        self.pause = self.pause.mul_f64(1.5).min(LONGEST_PAUSE);
+        Ok(())
     }
 }
 
@@ -55,23 +71,25 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_ends_by_state_by_token_and_by_time() {
+    async fn a_wait_ends_by_token_and_by_time() {
         let stop = CancellationToken::new();
-        let mut looks = 0;
-        let look = || {
-            looks += 1;
-            let n = looks;
-            async move { Ok(if n < 4 { Look::Still("pending".to_owned()) } else { Look::Done(n) }) }
+        let mut wait = Wait::new("volume", "vol-1", Duration::from_secs(60));
+        let slow = loop {
+            if let Err(error) = wait.pause("creating".to_owned(), &stop).await {
+                break error;
+            }
         };
-        assert_eq!(wait_for("volume", "vol-1", Duration::from_secs(60), look, &stop).await.unwrap(), 4);
-
-        let never = || async { Ok::<Look<()>, AwsError>(Look::Still("pending".to_owned())) };
-        let slow = wait_for("volume", "vol-1", Duration::from_secs(60), never, &stop).await.unwrap_err();
-        assert!(matches!(slow, AwsError::TooSlow { seconds: 60.., .. }), "{slow}");
-
+        assert!(matches!(slow, AwsError::TooSlow { seconds: 60..80, .. }), "{slow}");
         stop.cancel();
-        let never = || async { Ok::<Look<()>, AwsError>(Look::Still("pending".to_owned())) };
-        let cancelled = wait_for("volume", "vol-1", Duration::from_secs(60), never, &stop).await;
-        assert_eq!(cancelled.unwrap_err(), AwsError::Cancelled);
+        let mut wait = Wait::new("volume", "vol-1", Duration::from_secs(60));
+        assert_eq!(wait.pause("creating".to_owned(), &stop).await, Err(AwsError::Cancelled));
+    }
+
+    #[test]
+    fn only_passing_errors_are_waited_over() {
+        let wait = Wait::new("volume", "vol-1", Duration::from_secs(60));
+        let missing = || AwsError::NotFound { what: "volume", id: "vol-1".to_owned() };
+        assert!(wait.passing(missing()).is_err());
+        assert!(wait.passing_of_newborn(missing()).is_ok());
     }
 }
