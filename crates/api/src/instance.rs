@@ -40,8 +40,9 @@ pub struct InstanceVolume {
     /// `vol-…`.
     #[schema(value_type = String)]
     pub id: VolumeId,
-    /// Such as `/dev/sdf`.
-    pub device_name: String,
+    /// Such as `/dev/sdf`; absent where discovery did not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
     /// Size in GiB; absent where discovery did not ask for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,

@@ -1,1 +1,46 @@
-fn main() {}
+//! `snapferry-scheduler --config FILE`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use snapferry_scheduler::{Config, Scheduler, publisher};
+use snapferry_service::{Exit, config, shutdown, telemetry};
+
+#[derive(Parser)]
+#[command(version, about = "The Snapferry scheduler: jobs, leases, catalogue and the HTTP API")]
+struct Arguments {
+    /// Configuration file (TOML); variables that begin with SNAPFERRY_ lie over it.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match config::load::<Config>(Some(&arguments.config), "SNAPFERRY_") {
+        Ok(config) => config,
+        Err(error) => return end(Exit::Usage, &error.into()),
+    };
+    telemetry::init(config.log, "info");
+    match run(config).await {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => end(Exit::Failed, &error),
+    }
+}
+
+async fn run(config: Config) -> Result<(), anyhow::Error> {
+    let stop = shutdown::on_signals()?;
+    let publisher = publisher(&config.queue)?.ok_or_else(|| {
+        anyhow::anyhow!(
+            "queue.kind is \"embedded\": agents in other processes need a broker; set queue.kind = \"rabbitmq\", \
+             or run everything in one process with `snapferry up`"
+        )
+    })?;
+    Scheduler::build(config, publisher).await?.run(stop).await
+}
+
+fn end(exit: Exit, error: &anyhow::Error) -> ExitCode {
+    eprintln!("snapferry-scheduler: {error:#}");
+    exit.into()
+}

@@ -14,7 +14,6 @@ pub(super) struct Accesses {
     pub(super) tenant: AccountAccess,
     pub(super) service: Option<AccountAccess>,
     pub(super) read_as: ReadAs,
-    pub(super) name: String,
 }
 
 impl Store {
@@ -81,7 +80,7 @@ impl Store {
                 (tenant, Some(service))
             }
         };
-        Ok(Accesses { tenant, service, read_as: own.read_as, name: own.name })
+        Ok(Accesses { tenant, service, read_as: own.read_as })
     }
 
     async fn role(&self, conn: &mut AnyConnection, id: HypervisorId) -> Result<CreateRole, StoreError> {

@@ -1,6 +1,8 @@
 //! What the dispatcher needs: who waits, writing an offer with its outbox row in one transaction, offers nobody took,
 //! waits that are over.
 
+use std::collections::HashMap;
+
 use snapferry_types::state::TaskEvent;
 use snapferry_types::{DispatchId, HypervisorId, TaskId, TaskKind, TaskState};
 use sqlx::AnyConnection;
@@ -91,6 +93,17 @@ impl Store {
         .fetch_all(self.db.read())
         .await?;
         rows.iter().map(|row| Ok((row.parsed("hypervisor_id")?, row.number("n")?))).collect()
+    }
+
+    /// Number of tasks by state.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_by_state(&self) -> Result<HashMap<TaskState, i64>, StoreError> {
+        let rows = sqlx::query("SELECT state, COUNT(*) AS n FROM task GROUP BY state")
+            .fetch_all(self.db.read())
+            .await?;
+        rows.iter().map(|row| Ok((row.word("state", TaskState::from_word)?, row.int("n")?))).collect()
     }
 
     /// Offers the oldest task of a group that can be offered: its MediaAgent was heard since `since_ms`, and no other

@@ -97,6 +97,17 @@ impl Store {
         Ok(())
     }
 
+    /// Processes under which the nodes announced themselves last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn incarnations(&self) -> Result<Vec<(AccessNodeId, IncarnationId)>, StoreError> {
+        let rows = sqlx::query("SELECT id, incarnation FROM access_node WHERE slots > 0")
+            .fetch_all(self.db.read())
+            .await?;
+        rows.iter().map(|row| Ok((row.parsed("id")?, row.parsed("incarnation")?))).collect()
+    }
+
     /// A MediaAgent is there.
     ///
     /// # Errors

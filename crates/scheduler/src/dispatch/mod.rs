@@ -1,0 +1,170 @@
+//! The dispatcher: in rounds it ends waits, withdraws offers that nobody took, and offers as many tasks as the access
+//! nodes have room for. Publishing is the [`outbox`]'s business.
+//!
+//! Dying between any two steps loses nothing: an offer is committed with its outbox row, and the deadlines of offers
+//! that this process did not write begin anew when it starts.
+
+pub mod fair;
+pub mod outbox;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapferry_types::{DispatchId, TaskState};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use self::fair::Shares;
+use crate::clock::Clock;
+use crate::config::DispatchConfig;
+use crate::metrics::Metrics;
+use crate::store::{Pool, Store, StoreError, WaitingGroup};
+
+/// Offers in one round; the next round follows at once when it was full.
+const MAX_OFFERS: usize = 500;
+
+/// Offers work in rounds.
+#[derive(Debug)]
+pub struct Dispatcher {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    config: DispatchConfig,
+    node_timeout: Duration,
+    metrics: Metrics,
+    deadlines: HashMap<DispatchId, Duration>,
+}
+
+impl Dispatcher {
+    /// A dispatcher; `node_timeout` is how long a silent node or MediaAgent counts as there.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        config: DispatchConfig,
+        node_timeout: Duration,
+        metrics: Metrics,
+    ) -> Self {
+        Self { store, clock, config, node_timeout, metrics, deadlines: HashMap::new() }
+    }
+
+    /// Rounds until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut changes = self.store.changes();
+        let tick = Duration::from_millis(self.config.tick_ms);
+        loop {
+            match self.round().await {
+                Ok(n) if n >= MAX_OFFERS && !stop.is_cancelled() => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a round of the dispatcher failed");
+                    // Deadlines were not watched meanwhile.
+                    self.deadlines.clear();
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(tick) => {}
+                change = changes.recv() => match change {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
+    /// One round; answers the number of offers made.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the next round repeats it.
+    pub async fn round(&mut self) -> Result<usize, StoreError> {
+        self.store.end_waits().await?;
+        self.withdraw_late().await?;
+        self.count_tasks().await?;
+        let mut groups = self.store.waiting().await?;
+        if groups.is_empty() {
+            return Ok(0);
+        }
+        let now_ms = self.clock.wall_ms();
+        let since_ms = now_ms.saturating_sub(millis(self.node_timeout));
+        let mut pools = self.store.pools(since_ms).await?;
+        let mut shares = Shares::new(self.store.usage().await?, self.weights());
+        let ageing_ms = i64::try_from(self.config.ageing_ms).unwrap_or(i64::MAX);
+        let mut n_offers = 0;
+        while n_offers < MAX_OFFERS {
+            let Some(index) = fair::next(&groups, &shares, now_ms, ageing_ms) else { break };
+            let Some(group) = groups.get_mut(index) else { break };
+            let offered = match room_for(&pools, group) {
+                Some(queue) => self.store.offer(group, &queue, since_ms).await?.map(|offer| (offer, queue)),
+                None => None,
+            };
+            let Some((offer, queue)) = offered else {
+                // Nothing of this group can be offered in this round.
+                group.n_waiting = 0;
+                continue;
+            };
+            tracing::debug!(task = %offer.task, dispatch = %offer.dispatch, %queue, "offered");
+            group.n_waiting = group.n_waiting.saturating_sub(1);
+            shares.add(group.hypervisor);
+            if let Some(pool) = pools.iter_mut().find(|pool| pool.queue == queue) {
+                pool.offered += 1;
+            }
+            self.deadlines.insert(offer.dispatch, self.deadline());
+            n_offers += 1;
+        }
+        Ok(n_offers)
+    }
+
+    async fn withdraw_late(&mut self) -> Result<(), StoreError> {
+        let open = self.store.open_offers().await?;
+        let now = self.clock.mono();
+        let fresh = self.deadline();
+        let mut deadlines = HashMap::with_capacity(open.len());
+        for offer in open {
+            let deadline = self.deadlines.get(&offer.dispatch).copied().unwrap_or(fresh);
+            if now < deadline {
+                deadlines.insert(offer.dispatch, deadline);
+            } else if self.store.withdraw(offer).await? {
+                tracing::info!(task = %offer.task, dispatch = %offer.dispatch, "nobody took the offer; it is made again");
+            }
+        }
+        self.deadlines = deadlines;
+        Ok(())
+    }
+
+    async fn count_tasks(&self) -> Result<(), StoreError> {
+        let counts = self.store.count_by_state().await?;
+        for state in TaskState::ALL {
+            let n = counts.get(&state).copied().unwrap_or(0);
+            self.metrics.tasks.with_label_values(&[state.as_str()]).set(n);
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Duration {
+        self.clock.mono() + Duration::from_millis(self.config.deadline_ms)
+    }
+
+    fn weights(&self) -> HashMap<snapferry_types::HypervisorId, u32> {
+        self.config
+            .weights
+            .iter()
+            .filter_map(|(id, weight)| id.parse().ok().map(|id| (id, *weight)))
+            .collect()
+    }
+}
+
+/// The queue of the pool with most room in the group's region; of any region when that one has no node at all.
+fn room_for(pools: &[Pool], group: &WaitingGroup) -> Option<String> {
+    let near = pools.iter().any(|pool| pool.region == group.region);
+    pools
+        .iter()
+        .filter(|pool| !near || pool.region == group.region)
+        .filter(|pool| pool.room() > 0)
+        .max_by_key(|pool| pool.room())
+        .map(|pool| pool.queue.clone())
+}
+
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
