@@ -135,7 +135,7 @@ impl Run {
             }
             let wants_leaf = self.wants_leaf();
             let wants_fetched = self.to_write.len() < 2 * self.wanted_writes()
-                && self.openings.len() < self.parts.workers.n_workers() + 2;
+                && self.openings.len() < 4 * self.parts.workers.n_workers();
             let leaves = &mut self.leaves;
             tokio::select! {
                 () = stop.cancelled() => return Err(TransferError::cancelled()),
