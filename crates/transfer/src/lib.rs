@@ -8,6 +8,7 @@ mod aggregate;
 pub mod backup;
 pub mod block;
 pub mod budget;
+pub mod buffers;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod copy;
@@ -31,6 +32,7 @@ pub mod twin;
 pub use backup::{VolumeSummary, back_up_volume};
 pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
 pub use budget::{BudgetPermit, ByteBudget};
+pub use buffers::{BlockBuffer, BlockBuffers};
 pub use copy::{CopySummary, copy_blocks};
 pub use error::{ErrorClass, TransferError};
 pub use file::{FileSource, FileTarget};

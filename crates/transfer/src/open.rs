@@ -34,8 +34,8 @@ impl Sealer {
         let key = self.chunk_key(id);
         let plain = match parts.compression {
             Compression::None => {
-                let mut plain = vec![0_u8; parts.content.len()];
-                parts.open_into(&what, &key, &mut plain)?;
+                let mut plain = scratch.take_buffer(parts.plain_len);
+                parts.open_into(&what, &key, plain.as_mut_slice())?;
                 plain
             }
             Compression::Zstd => scratch
@@ -44,12 +44,12 @@ impl Sealer {
                 })?
                 .map_err(|cause| SealError::WrongContent { what: what.to_string(), why: cause })?,
         };
-        let found = sha256(&plain);
+        let found = sha256(plain.as_ref());
         if found != expected {
             let why = format!("its SHA-256 is {found}, not {expected}");
             return Err(SealError::WrongContent { what: what.to_string(), why });
         }
-        Ok(Bytes::from(plain))
+        Ok(plain.freeze())
     }
 
     /// The plain leaf of a page, checked against the page's name and its chunk ids.

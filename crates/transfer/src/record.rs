@@ -87,8 +87,17 @@ impl SealError {
 /// How the content is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
-    None = 0,
-    Zstd = 1,
+    None,
+    Zstd,
+}
+
+impl Compression {
+    const fn code(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Zstd => 1,
+        }
+    }
 }
 
 /// The parts of a record that passed the checks of its layout.
@@ -102,7 +111,12 @@ pub(crate) struct Parts<'a> {
     tag: &'a [u8],
 }
 
-/// A record of `content`, encrypted straight into the record.
+/// Length of a record with this much content.
+pub(crate) const fn record_len(content_len: usize) -> usize {
+    HEADER_BYTES + content_len + TAG_BYTES
+}
+
+/// Makes a record of `content` in `record`, which is [`record_len`] long; encrypts straight into it.
 pub(crate) fn seal(
     what: &dyn std::fmt::Display,
     key: &[u8; 32],
@@ -110,36 +124,32 @@ pub(crate) fn seal(
     compression: Compression,
     plain_len: usize,
     content: &[u8],
-) -> Result<Vec<u8>, SealError> {
-    let too_long = || SealError::Unsealable {
+    record: &mut [u8],
+) -> Result<(), SealError> {
+    let misfit = || SealError::Unsealable {
         what: what.to_string(),
         why: format!("{plain_len} bytes, at most {MAX_PLAIN_BYTES} are allowed"),
     };
-    if plain_len > MAX_PLAIN_BYTES || content.len() > plain_len {
-        return Err(too_long());
+    if plain_len > MAX_PLAIN_BYTES || content.len() > plain_len || record.len() != record_len(content.len()) {
+        return Err(misfit());
     }
-    let plain_len = u32::try_from(plain_len).map_err(|_| too_long())?;
-    let mut record = vec![0_u8; HEADER_BYTES + content.len() + TAG_BYTES];
+    let [l0, l1, l2, l3] = u32::try_from(plain_len).map_err(|_| misfit())?.to_le_bytes();
+    let fixed = [VERSION, compression.code(), 0, 0, l0, l1, l2, l3];
     let (header, rest) = record.split_at_mut(HEADER_BYTES);
     let (aad, nonce_place) = header.split_at_mut(AAD_BYTES);
-    let mut fixed = [VERSION, compression as u8, 0, 0, 0, 0, 0, 0];
-    for (place, byte) in fixed.iter_mut().skip(4).zip(plain_len.to_le_bytes()) {
-        *place = byte;
-    }
     aad.copy_from_slice(&fixed);
     nonce_place.copy_from_slice(&nonce);
     let (body, tag) = rest.split_at_mut(content.len());
     opened_key(what, key)?
         .seal_out_of_place_scatter(
             Nonce::assume_unique_for_key(nonce),
-            Aad::from(&*aad),
+            Aad::from(fixed),
             content,
             body,
             &[],
             tag,
         )
-        .map_err(|cause| engine(what, "encryption", &cause))?;
-    Ok(record)
+        .map_err(|cause| engine(what, "encryption", &cause))
 }
 
 /// Takes a record apart, strictly.

@@ -39,6 +39,8 @@ use crate::sink::SealedChunk;
 
 const CHUNK_CONTEXT: &str = "snapferry 2026 v1 chunk sealing";
 const PAGE_CONTEXT: &str = "snapferry 2026 v1 leaf page sealing";
+/// Records from this length on lie in a buffer that is used again.
+const WORTH_A_BUFFER: usize = 128 * 1_024;
 const LEAF_DOMAIN: &[u8; 16] = b"snapferry-leaf-1";
 
 /// A tenant's keys, ready for use.
@@ -129,14 +131,26 @@ impl Sealer {
         scratch: &mut Scratch,
     ) -> Result<SealedChunk, SealError> {
         let what = Named::Chunk(id);
-        let compressed = scratch.compress(plain).map_err(|cause| engine(&what, "compression", &cause))?;
+        let (key, nonce) = (self.chunk_key(id), self.nonce(&what)?);
+        let (compressed, buffers) = scratch.compress(plain);
         let (compression, content) = match compressed {
             Some(shorter) => (Compression::Zstd, shorter),
             None => (Compression::None, plain),
         };
-        let key = self.chunk_key(id);
-        let record = record::seal(&what, &key, self.nonce(&what)?, compression, plain.len(), content)?;
-        Ok(SealedChunk { id, sealed: Bytes::from(record) })
+        let len = record::record_len(content.len());
+        let fill =
+            |record: &mut [u8]| record::seal(&what, &key, nonce, compression, plain.len(), content, record);
+        // A short record does not hold a whole block's buffer.
+        let sealed = if len < WORTH_A_BUFFER {
+            let mut record = vec![0; len];
+            fill(&mut record)?;
+            Bytes::from(record)
+        } else {
+            let mut record = buffers.take(len);
+            fill(record.as_mut_slice())?;
+            record.freeze()
+        };
+        Ok(SealedChunk { id, sealed })
     }
 
     /// Seals a leaf.
@@ -156,7 +170,8 @@ impl Sealer {
         }
         let key = self.page_key(page_id);
         let nonce = self.nonce(&what)?;
-        let sealed = record::seal(&what, &key, nonce, Compression::None, digests.len(), &digests)?;
+        let mut sealed = vec![0; record::record_len(digests.len())];
+        record::seal(&what, &key, nonce, Compression::None, digests.len(), &digests, &mut sealed)?;
         let states = leaf.entries.iter().map(|entry| entry.kind()).collect();
         Ok(SealedLeaf { index: leaf.index, page_id, states, chunk_ids, sealed: Bytes::from(sealed) })
     }

@@ -280,7 +280,7 @@ impl ChunkSink for MemoryStore {
         tokio::task::yield_now().await;
         let mut state = lock(&self.state);
         for chunk in chunks {
-            if state.chunks.insert(chunk.id, chunk.sealed).is_some() {
+            if state.chunks.insert(chunk.id, Bytes::copy_from_slice(&chunk.sealed)).is_some() {
                 state.n_put_twice += 1;
             }
         }

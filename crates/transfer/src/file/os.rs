@@ -31,12 +31,15 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
 }
 
-/// Reads until `bytes` is full or the file ends; the rest is left as it is.
+/// Reads until `bytes` is full or the file ends; the rest is filled with zeroes.
 pub(super) fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match read_at(file, rest, offset + done as u64) {
-            Ok(0) => break,
+            Ok(0) => {
+                rest.fill(0);
+                break;
+            }
             Ok(n) => done += n,
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
             Err(cause) => return Err(cause),

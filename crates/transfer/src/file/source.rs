@@ -13,6 +13,7 @@ use snapferry_types::{BLOCK_SIZE, BlockIndex};
 use super::{IN_FLIGHT, blocking, failed, os};
 use crate::block::{Block, ListedBlock};
 use crate::budget::BudgetPermit;
+use crate::buffers::{BlockBuffer, BlockBuffers};
 use crate::error::{ErrorClass, TransferError};
 use crate::open::sha256;
 use crate::source::{BlockListing, BlockSource};
@@ -26,6 +27,7 @@ pub struct FileSource {
     path: PathBuf,
     len: u64,
     n_blocks: u32,
+    buffers: BlockBuffers,
 }
 
 impl FileSource {
@@ -41,7 +43,7 @@ impl FileSource {
             let message = format!("{} has {len} bytes, more than a volume can", path.display());
             TransferError::new(ErrorClass::Invalid, message)
         })?;
-        Ok(Self { file: Arc::new(file), path, len, n_blocks })
+        Ok(Self { file: Arc::new(file), path, len, n_blocks, buffers: BlockBuffers::new(IN_FLIGHT) })
     }
 
     /// Blocks of the next run of data at or after a block.
@@ -53,11 +55,15 @@ impl FileSource {
     }
 }
 
-fn read_block(file: &File, path: &Path, index: BlockIndex) -> Result<Bytes, TransferError> {
-    let mut data = vec![0; BLOCK_SIZE];
-    os::read_up_to(file, &mut data, index.byte_offset())
+fn read_block(
+    file: &File,
+    path: &Path,
+    index: BlockIndex,
+    mut data: BlockBuffer,
+) -> Result<Bytes, TransferError> {
+    os::read_up_to(file, data.as_mut_slice(), index.byte_offset())
         .map_err(|cause| failed("read", path, &cause).context(format!("block {index}")))?;
-    Ok(Bytes::from(data))
+    Ok(data.freeze())
 }
 
 #[async_trait]
@@ -92,8 +98,9 @@ impl BlockSource for FileSource {
 
     async fn read(&self, block: &ListedBlock, permit: BudgetPermit) -> Result<Block, TransferError> {
         let (file, path, index) = (Arc::clone(&self.file), self.path.clone(), block.index);
+        let buffer = self.buffers.take(BLOCK_SIZE);
         blocking(move || {
-            let data = read_block(&file, &path, index)?;
+            let data = read_block(&file, &path, index, buffer)?;
             Ok(Block { index, sha256: sha256(&data), data, permit })
         })
         .await
