@@ -1,18 +1,21 @@
 //! Measures the stages of a backup one by one on one thread, then the whole pipelines between the in-memory twins:
 //! `cargo run --release -p snapferry-transfer --example throughput`. The volume is seeded: of 10 blocks, 4 are
-//! holes or zeroes, 1 repeats, 3 compress to half, 2 are noise.
+//! holes or zeroes, 1 repeats, 3 compress to half, 2 are noise. With a number as its argument it backs up that many
+//! blocks of zeroes instead, which costs nothing but the pipeline itself, and shows the peak of memory.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use snapferry_transfer::twin::{MemoryStore, MemoryVolume, seeded_block, zero_block};
 use snapferry_transfer::{
-    ByteBudget, Scratch, Sealer, TransferError, WorkPool, back_up_volume, copy_blocks, restore_volume, sha256,
+    Block, BlockListing, BlockSource, BudgetPermit, ByteBudget, ListedBlock, Scratch, Sealer, TransferError,
+    WorkPool, back_up_volume, copy_blocks, restore_volume, sha256,
 };
-use snapferry_types::BLOCK_SIZE;
 use snapferry_types::tenancy::TenantKeys;
+use snapferry_types::{BLOCK_SIZE, BlockIndex, ZERO_BLOCK_SHA256};
 use tokio_util::sync::CancellationToken;
 
 const N_BLOCKS: u32 = 4_096;
@@ -132,8 +135,51 @@ async fn pipelines() -> Result<(), TransferError> {
     Ok(())
 }
 
+/// A volume of zeroes that takes no memory.
+struct Zeroes {
+    n_blocks: u32,
+    data: Bytes,
+}
+
+#[async_trait::async_trait]
+impl BlockSource for Zeroes {
+    fn n_blocks(&self) -> u32 {
+        self.n_blocks
+    }
+
+    fn wanted_reads(&self) -> usize {
+        64
+    }
+
+    fn list(&self, from_block: u32) -> BlockListing {
+        let listed = |index| Ok(ListedBlock { index: BlockIndex(index), token: Some(String::new()) });
+        futures::stream::iter((from_block..self.n_blocks).map(listed)).boxed()
+    }
+
+    async fn read(&self, block: &ListedBlock, permit: BudgetPermit) -> Result<Block, TransferError> {
+        Ok(Block { index: block.index, data: self.data.clone(), sha256: ZERO_BLOCK_SHA256, permit })
+    }
+}
+
+async fn zeroes(n_blocks: u32) -> Result<(), TransferError> {
+    let sealer = Arc::new(Sealer::new(&TenantKeys::new([1; 32], [2; 32])));
+    let source = Arc::new(Zeroes { n_blocks, data: zero_block() });
+    let store = Arc::new(MemoryStore::new(n_blocks, Arc::clone(&sealer)));
+    let (budget, workers) = (ByteBudget::new(96 << 20), WorkPool::of_all_cpus());
+    let start = Instant::now();
+    let stop = CancellationToken::new();
+    let done = back_up_volume(source, store, None, sealer, budget, &workers, Arc::default(), stop).await?;
+    println!("{:?} in {:.1} s", done, start.elapsed().as_secs_f64());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM unknown"));
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), TransferError> {
+    if let Some(n_blocks) = std::env::args().nth(1).and_then(|n| n.parse().ok()) {
+        return zeroes(n_blocks).await;
+    }
     stages()?;
     pipelines().await
 }

@@ -1,6 +1,8 @@
 //! Random volumes go through a backup, an incremental and a restore, and come back as they were: holes as holes,
 //! zeroes as zeroes.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
