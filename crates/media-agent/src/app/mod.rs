@@ -21,7 +21,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::config::{BackendConfig, MediaAgentConfig};
+use crate::config::{BackendConfig, JobsConfig, MediaAgentConfig};
 use crate::s3::{S3Backend, S3Error};
 use crate::server::{Figures, Service};
 use hello::Hello;
@@ -109,7 +109,7 @@ pub struct App {
     metrics: Option<MetricsServer>,
     service: Service,
     hello: Option<Hello>,
-    config: MediaAgentConfig,
+    jobs: JobsConfig,
     /// Ends calls that run long; cancelled when the daemon stops.
     stop_calls: CancellationToken,
 }
@@ -156,7 +156,18 @@ impl MediaAgent {
         let stop_calls = CancellationToken::new();
         let service = Service::new(Arc::new(library), backend, config.workers, figures, stop_calls.clone());
         tracing::info!(%id, %address, %endpoint, tls = tls.is_some(), "MediaAgent listens");
-        Ok(App { id, address, endpoint, listener, tls, metrics, service, hello, config, stop_calls })
+        Ok(App {
+            id,
+            address,
+            endpoint,
+            listener,
+            tls,
+            metrics,
+            service,
+            hello,
+            jobs: config.jobs,
+            stop_calls,
+        })
     }
 }
 
@@ -211,7 +222,7 @@ impl App {
             stop.cancel();
             result
         };
-        let jobs = jobs::run(&self.service, &self.config.jobs, &stop);
+        let jobs = jobs::run(self.service.clone(), self.jobs, stop.clone());
         let hello = async {
             if let Some(hello) = self.hello {
                 hello.run(&self.service, &stop).await;

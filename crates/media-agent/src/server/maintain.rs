@@ -36,9 +36,15 @@ impl Service {
         request: v1::CollectGarbageRequest,
     ) -> Result<v1::CollectGarbageReply, Status> {
         let report = self.collect(request.dry_run).await.map_err(|error| from_pool(&error))?;
+        // A dry run removes nothing: what it could at most free is what nothing refers to.
+        let bytes_freed = if request.dry_run {
+            report.dead_bytes
+        } else {
+            report.bytes_removed.saturating_sub(report.bytes_written)
+        };
         Ok(v1::CollectGarbageReply {
             chunks_removed: report.dead_records,
-            bytes_freed: report.bytes_removed.saturating_sub(report.bytes_written),
+            bytes_freed,
             packs_rewritten: report.packs_rewritten,
             packs_deleted: report.packs_deleted,
         })

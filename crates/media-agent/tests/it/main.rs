@@ -1,0 +1,10 @@
+//! The daemon on a loopback port and its client against it.
+
+mod damage;
+mod faults;
+mod harness;
+mod limits;
+mod objects;
+mod presence;
+mod round_trip;
+mod upkeep;
