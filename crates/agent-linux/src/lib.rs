@@ -1,1 +1,27 @@
-//! The agent on Linux.
+//! The agent on Linux: its configuration file and its composition. Devices and the service manager will live here;
+//! what the agent does is in `snapferry-agent`.
+
+mod config;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use snapferry_agent::Agent;
+use snapferry_queue::{BrokerUrl, RabbitQueue};
+use tokio_util::sync::CancellationToken;
+
+pub use config::{AgentFile, QueueSection};
+
+/// Builds the agent over RabbitMQ and runs it until `stop`.
+///
+/// # Errors
+/// What the configuration names cannot be used: broker address, identity, certificates, listeners.
+pub async fn run(config: AgentFile, stop: CancellationToken) -> anyhow::Result<()> {
+    let url = config.queue.url.read()?;
+    let url: BrokerUrl = url.expose_secret().parse()?;
+    let queue = RabbitQueue::new(&url, &config.queue.client).context("prepare the RabbitMQ client")?;
+    let agent = Agent::build(config.agent, Arc::new(queue)).await?;
+    agent.run(stop).await;
+    Ok(())
+}

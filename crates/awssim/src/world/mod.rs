@@ -5,6 +5,7 @@ mod ebs;
 mod identity;
 mod inventory;
 mod operations;
+mod place;
 pub(crate) mod policy;
 mod resource;
 mod state;
@@ -17,6 +18,7 @@ use crate::faults::{Faults, Refusal};
 
 pub use identity::{AccessKey, Caller};
 pub(crate) use identity::{ActiveKey, Session, random_text};
+pub use place::Placed;
 pub(crate) use policy::Asked;
 pub use resource::{Attachment, Image, Instance, Interface, Mapping, Snapshot, SnapshotStep, Subnet, Volume};
 pub(crate) use state::{REGIONS, State};

@@ -1,0 +1,31 @@
+//! The file of an agent that runs alone.
+
+use serde::Deserialize;
+use snapferry_agent::AgentConfig;
+use snapferry_queue::RabbitConfig;
+use snapferry_service::SecretRef;
+use snapferry_service::telemetry::LogFormat;
+
+/// `agent.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentFile {
+    /// The worker.
+    pub agent: AgentConfig,
+    /// Where offers come from.
+    pub queue: QueueSection,
+    /// Shape of the log lines.
+    #[serde(default)]
+    pub log: LogFormat,
+}
+
+/// RabbitMQ.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSection {
+    /// `amqp[s]://user:password@host:port/vhost`, by file or variable.
+    pub url: SecretRef,
+    /// The rest.
+    #[serde(default)]
+    pub client: RabbitConfig,
+}

@@ -1,0 +1,42 @@
+//! `snapferry-agent --config FILE`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use snapferry_agent_linux::AgentFile;
+use snapferry_service::{Exit, config, shutdown, telemetry};
+
+/// The Snapferry agent of an access node.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file (TOML); variables SNAPFERRY_AGENT_… lie over it.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config: AgentFile = match config::load(Some(&arguments.config), "SNAPFERRY_AGENT_") {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("snapferry-agent: {error}");
+            return Exit::Usage.into();
+        }
+    };
+    telemetry::init(config.log, "info");
+    match run(config).await {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            eprintln!("snapferry-agent: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+async fn run(config: AgentFile) -> anyhow::Result<()> {
+    let stop = shutdown::on_signals()?;
+    snapferry_agent_linux::run(config, stop).await
+}

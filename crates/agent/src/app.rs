@@ -1,0 +1,113 @@
+//! Config → build → run: what an agent is made of.
+
+use std::sync::Arc;
+
+use snapferry_queue::{QueueName, TaskQueue};
+use snapferry_service::metrics::MetricsServer;
+use snapferry_transfer::{ByteBudget, WorkPool};
+use snapferry_types::instance::OsFamily;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::AgentConfig;
+use crate::context::Shared;
+use crate::identity::{Identity, IdentityError};
+use crate::lease::LeaseClient;
+use crate::node;
+use crate::worker::Worker;
+
+/// The system whose instances this build can work on.
+const OS: OsFamily = if cfg!(windows) { OsFamily::Windows } else { OsFamily::Linux };
+
+/// An agent that cannot start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The identity file.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A certificate.
+    #[error(transparent)]
+    Tls(#[from] snapferry_service::tls::TlsError),
+    /// The scheduler's endpoint.
+    #[error(transparent)]
+    Lease(#[from] snapferry_transfer::TransferError),
+    /// The group does not make a queue's name.
+    #[error(transparent)]
+    QueueName(#[from] snapferry_queue::QueueNameError),
+    /// A number that makes no sense.
+    #[error("slots is {0}: an agent needs between 1 and 256")]
+    Slots(u32),
+    /// The metrics address.
+    #[error("listen for metrics: {0}")]
+    Metrics(std::io::Error),
+}
+
+/// An agent, ready to run.
+pub struct Agent {
+    config: AgentConfig,
+    lease: LeaseClient,
+    worker: Worker,
+    slots: Arc<Semaphore>,
+    metrics: Option<MetricsServer>,
+}
+
+impl Agent {
+    /// Reads the identity, prepares connections, binds the metrics listener.
+    ///
+    /// # Errors
+    /// [`BuildError`]; nothing runs then.
+    pub async fn build(config: AgentConfig, queue: Arc<dyn TaskQueue>) -> Result<Self, BuildError> {
+        let n_slots = usize::try_from(config.slots).unwrap_or(0);
+        if !(1..=256).contains(&n_slots) {
+            return Err(BuildError::Slots(config.slots));
+        }
+        let identity = Identity::load(&config.data_dir)?;
+        let tls = config.tls.as_ref().map(snapferry_service::TlsFiles::read).transpose()?;
+        let lease = LeaseClient::new(&config.scheduler, tls.as_ref(), identity)?;
+        let queue_name = QueueName::new(&config.region, OS, &config.group)?;
+        let threads = config
+            .cpu_threads
+            .or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZero::get))
+            .unwrap_or(2);
+        let shared = Arc::new(Shared {
+            budget: ByteBudget::new(config.memory_budget_mib.saturating_mul(1 << 20)),
+            workers: WorkPool::new(threads),
+            tls,
+        });
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(
+                MetricsServer::bind(address, snapferry_service::metrics::registry())
+                    .await
+                    .map_err(BuildError::Metrics)?,
+            ),
+            None => None,
+        };
+        let slots = Arc::new(Semaphore::new(n_slots));
+        tracing::info!(node = %identity.node, queue = %queue_name, slots = n_slots, scheduler = %config.scheduler, "agent");
+        let worker = Worker {
+            queue,
+            queue_name,
+            lease: lease.clone(),
+            shared,
+            slots: Arc::clone(&slots),
+            attempts: TaskTracker::new(),
+        };
+        Ok(Self { config, lease, worker, slots, metrics })
+    }
+
+    /// Works until `stop`; running attempts then yield at a safe point.
+    pub async fn run(self, stop: CancellationToken) {
+        let hello = node::announce(self.config, self.lease, self.slots, stop.clone());
+        let work = self.worker.run(stop.clone());
+        let metrics = async {
+            if let Some(server) = self.metrics
+                && let Err(error) = server.run(stop.clone()).await
+            {
+                tracing::error!(%error, "the metrics listener ended");
+            }
+        };
+        tokio::join!(hello, work, metrics);
+    }
+}

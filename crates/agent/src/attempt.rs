@@ -1,0 +1,128 @@
+//! One attempt: runs the handler of a granted task and says how it ended.
+//!
+//! Running twice: the fence decides; a handler repeats its steps and finds what is done. Dying at any step: the
+//! lease runs out, and the next attempt, here or elsewhere, goes on from what is recorded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapferry_service::Backoff;
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_wire::v1;
+use snapferry_wire::v1::finish_request::Outcome;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::TaskContext;
+use crate::stop::StopReason;
+use crate::{handler, keeper};
+
+/// How long a clean-up may take before it is left to the scheduler's reaper.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Runs the attempt to its end and reports it.
+pub(crate) async fn run(
+    context: Arc<TaskContext>,
+    granted_at: Instant,
+    lease: Duration,
+    shutdown: CancellationToken,
+) {
+    let done = CancellationToken::new();
+    let keeper = keeper::keep(Arc::clone(&context), granted_at, lease, shutdown, done.clone());
+    let work = async {
+        // A panic in a handler is a bug; it costs the attempt, not the agent.
+        let handler = tokio::spawn(handler::run(Arc::clone(&context)));
+        let result = handler.await.unwrap_or_else(|panic| {
+            Err(TransferError::new(
+                ErrorClass::Internal,
+                format!("the handler ended without a result: {panic}"),
+            ))
+        });
+        if let Some(outcome) = outcome_of(&context, result).await {
+            report(&context, outcome).await;
+        }
+        done.cancel();
+    };
+    tokio::join!(keeper, work);
+}
+
+/// The outcome to report; nothing when the lease is lost.
+async fn outcome_of(
+    context: &Arc<TaskContext>,
+    result: Result<Vec<v1::Made>, TransferError>,
+) -> Option<Outcome> {
+    let task = context.spec.task;
+    let reason = context.stop.reason();
+    let error = match result {
+        Ok(made) => return Some(Outcome::Succeeded(v1::Succeeded { made })),
+        Err(error) => error,
+    };
+    match (reason, error.class) {
+        (Some(StopReason::LeaseLost), _) | (_, ErrorClass::StaleFence) => {
+            tracing::warn!(%task, %error, "attempt given up: the lease is lost");
+            None
+        }
+        (Some(StopReason::Shutdown), ErrorClass::Cancelled) => {
+            Some(Outcome::Yielded(v1::Yielded { shutting_down: true }))
+        }
+        (Some(StopReason::Suspend), ErrorClass::Cancelled) => {
+            Some(Outcome::Yielded(v1::Yielded { shutting_down: false }))
+        }
+        (Some(StopReason::Cancel), _) => {
+            clean_up(context).await;
+            Some(Outcome::Cancelled(v1::Cancelled {}))
+        }
+        (_, class) => {
+            tracing::warn!(%task, %error, class = class.as_str(), "attempt failed");
+            if !error.retryable() {
+                clean_up(context).await;
+            }
+            Some(Outcome::Failed(v1::Failed {
+                retryable: error.retryable(),
+                error_class: class.as_str().to_owned(),
+                message: error.message,
+            }))
+        }
+    }
+}
+
+/// Leaves nothing behind in AWS and in the library. What does not succeed now is in the ledger, for the reaper.
+async fn clean_up(context: &Arc<TaskContext>) {
+    context.enter("clean up");
+    let lost = context.stop.lost();
+    tokio::select! {
+        () = lost.cancelled() => {}
+        result = tokio::time::timeout(CLEAN_UP_TIMEOUT, handler::clean_up(context, lost)) => match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(task = %context.spec.task, %error, "clean-up left to the reaper"),
+            Err(_elapsed) => tracing::warn!(task = %context.spec.task, "clean-up left to the reaper: too slow"),
+        }
+    }
+}
+
+/// Reports until the scheduler has it or the lease is lost; finishing twice is harmless.
+async fn report(context: &Arc<TaskContext>, outcome: Outcome) {
+    let request = v1::FinishRequest {
+        task_id: context.spec.task.to_string(),
+        fence: Some(context.spec.fence.into()),
+        progress: Some(context.progress()),
+        outcome: Some(outcome),
+    };
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        match context.lease.finish(request.clone()).await {
+            Ok(()) => return,
+            Err(error) if error.class == ErrorClass::Unavailable => {
+                tracing::warn!(task = %context.spec.task, %error, "the outcome is not taken yet; trying again");
+            }
+            Err(error) => {
+                tracing::warn!(task = %context.spec.task, %error, "the outcome is refused");
+                return;
+            }
+        }
+        tokio::select! {
+            () = context.stop.lost().cancelled() => return,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+    }
+}

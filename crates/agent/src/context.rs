@@ -1,0 +1,166 @@
+//! What a handler works with: the granted task, the lease, the ledger, the process's budget and threads.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use snapferry_aws::{Account, CallCounter, SessionPurpose, SessionScope};
+use snapferry_media_agent::client::{MediaClient, Session};
+use snapferry_service::TlsMaterial;
+use snapferry_transfer::{ByteBudget, ErrorClass, TransferError, TransferProgress, WorkPool};
+use snapferry_types::AccountAccess;
+use snapferry_types::spec::TaskSpec;
+use snapferry_wire::v1;
+use snapferry_wire::v1::record_request::Step;
+
+use crate::lease::LeaseClient;
+use crate::ledger::TaskLedger;
+use crate::stop::Stop;
+
+/// What all tasks of the process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Bytes in flight.
+    pub(crate) budget: ByteBudget,
+    /// Threads that compress and seal.
+    pub(crate) workers: WorkPool,
+    /// Certificates for MediaAgents.
+    pub(crate) tls: Option<TlsMaterial>,
+}
+
+/// One attempt at one task.
+#[derive(Debug)]
+pub(crate) struct TaskContext {
+    /// What to do.
+    pub(crate) spec: TaskSpec,
+    /// The way back.
+    pub(crate) lease: LeaseClient,
+    /// The AWS objects of the task.
+    pub(crate) ledger: TaskLedger,
+    /// Why and when to stop.
+    pub(crate) stop: Stop,
+    /// What all tasks share.
+    pub(crate) shared: Arc<Shared>,
+    phase: Mutex<&'static str>,
+    session: OnceLock<Arc<Session>>,
+    transfers: Mutex<Vec<Arc<TransferProgress>>>,
+    calls: Mutex<Vec<CallCounter>>,
+}
+
+impl TaskContext {
+    /// The context of a granted task.
+    #[must_use]
+    pub(crate) fn new(spec: TaskSpec, lease: LeaseClient, shared: Arc<Shared>) -> Self {
+        let ledger = TaskLedger::new(lease.clone(), &spec);
+        Self {
+            spec,
+            lease,
+            ledger,
+            stop: Stop::new(),
+            shared,
+            phase: Mutex::new("start"),
+            session: OnceLock::new(),
+            transfers: Mutex::default(),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// Names what is being done now.
+    pub(crate) fn enter(&self, phase: &'static str) {
+        tracing::info!(task = %self.spec.task, phase, "phase");
+        *lock(&self.phase) = phase;
+    }
+
+    /// Counters for one more volume of the task.
+    pub(crate) fn new_transfer(&self) -> Arc<TransferProgress> {
+        let transfer = Arc::new(TransferProgress::default());
+        lock(&self.transfers).push(Arc::clone(&transfer));
+        transfer
+    }
+
+    /// The figures of the attempt so far, over all its volumes and accounts.
+    #[must_use]
+    pub(crate) fn progress(&self) -> v1::Progress {
+        let mut sum = v1::Progress { phase: (*lock(&self.phase)).to_owned(), ..v1::Progress::default() };
+        for transfer in lock(&self.transfers).iter().map(|transfer| transfer.snapshot()) {
+            sum.blocks_total += transfer.volume_blocks;
+            sum.blocks_done += transfer.position;
+            sum.bytes_read += transfer.bytes_read;
+            sum.bytes_sent += transfer.bytes_sent;
+            sum.blocks_deduplicated += transfer.blocks_deduplicated;
+            sum.blocks_zero += transfer.blocks_zero;
+        }
+        for calls in lock(&self.calls).iter().map(CallCounter::figures) {
+            sum.aws_calls += calls.total();
+            sum.throttled += calls.throttles;
+        }
+        sum
+    }
+
+    /// Signs in to the tenant's account, narrowed to the operation.
+    ///
+    /// # Errors
+    /// [`TransferError`] that names role, account and cause.
+    pub(crate) async fn tenant(&self, scope: SessionScope) -> Result<Account, TransferError> {
+        self.account(&self.spec.tenant_access, scope).await
+    }
+
+    /// Signs in to the service account.
+    ///
+    /// # Errors
+    /// [`TransferError`] that names role, account and cause.
+    pub(crate) async fn service(&self, scope: SessionScope) -> Result<Account, TransferError> {
+        let access = self.spec.service_access.as_ref().ok_or_else(|| {
+            TransferError::new(ErrorClass::Invalid, "this operation needs the service account's access")
+        })?;
+        self.account(access, scope).await
+    }
+
+    async fn account(&self, access: &AccountAccess, scope: SessionScope) -> Result<Account, TransferError> {
+        let account = Account::open(access, SessionPurpose::task(self.spec.task, scope)).await?;
+        account.verify().await?;
+        lock(&self.calls).push(account.calls().clone());
+        Ok(account)
+    }
+
+    /// Connects to the MediaAgent of the task.
+    ///
+    /// # Errors
+    /// [`TransferError`] that names the endpoint.
+    pub(crate) async fn media_agent(&self) -> Result<MediaClient, TransferError> {
+        MediaClient::connect(&self.spec.media_agent.endpoint, self.shared.tls.as_ref()).await
+    }
+
+    /// Keeps the open upload session, so that a clean-up can abandon it.
+    pub(crate) fn remember_session(&self, session: &Arc<Session>) {
+        let _first_stays = self.session.set(Arc::clone(session));
+    }
+
+    /// Abandons the open upload session; what fails here expires in the library.
+    pub(crate) async fn abandon_session(&self) {
+        let Some(session) = self.session.get() else { return };
+        if let Err(error) = session.abandon().await {
+            tracing::warn!(task = %self.spec.task, %error, "the session is left to expire");
+        }
+    }
+
+    /// A sentence for the job's history.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call.
+    pub(crate) async fn note(&self, warning: bool, text: impl Into<String>) -> Result<(), TransferError> {
+        let text = text.into();
+        tracing::info!(task = %self.spec.task, warning, note = %text);
+        self.record(Step::Note(v1::Note { warning, text })).await
+    }
+
+    /// Records a step that commits.
+    ///
+    /// # Errors
+    /// [`TransferError`]; `StaleFence` when the task has another owner.
+    pub(crate) async fn record(&self, step: Step) -> Result<(), TransferError> {
+        self.lease.record(self.spec.task, self.spec.fence, step).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,124 @@
+//! Which volumes can be read as changed blocks only. A base that is gone is said, never passed over in silence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snapferry_aws::{Account, EbsSnapshotSource};
+use snapferry_media_agent::client::MediaClient;
+use snapferry_transfer::{BlockSource as _, ErrorClass, TransferError};
+use snapferry_types::spec::StreamingBackupSpec;
+use snapferry_types::{RecoveryPointId, SnapshotId, VolumeId};
+
+use super::snapshot::Snapshots;
+use crate::context::TaskContext;
+
+/// A volume to read.
+#[derive(Debug, Clone)]
+pub(super) struct PlannedVolume {
+    pub(super) volume: VolumeId,
+    pub(super) snapshot: SnapshotId,
+    pub(super) n_blocks: u32,
+    /// Opened against the base where there is one.
+    pub(super) source: Arc<EbsSnapshotSource>,
+    /// The recovery point and the snapshot that changes are listed against.
+    pub(super) base: Option<(RecoveryPointId, SnapshotId)>,
+}
+
+/// What the catalogue and the library know of a volume's base.
+struct KnownBase {
+    recovery_point: RecoveryPointId,
+    snapshot: SnapshotId,
+    n_blocks: u32,
+}
+
+/// Decides for each volume, and notes every volume that has to be read in full although a base was expected.
+pub(super) async fn plan(
+    context: &Arc<TaskContext>,
+    reader: &Account,
+    media: &MediaClient,
+    spec: &StreamingBackupSpec,
+    snapshots: &Snapshots,
+) -> Result<Vec<PlannedVolume>, TransferError> {
+    let mut bases = known_bases(context, media, spec).await?;
+    let mut planned = Vec::with_capacity(snapshots.of_volumes.len());
+    for (volume, snapshot) in &snapshots.of_volumes {
+        if !snapshots.seen.config.volumes.iter().any(|one| one.volume_id == *volume) {
+            return Err(TransferError::new(
+                ErrorClass::Internal,
+                format!(
+                    "snapshot {snapshot} is of {volume}, which was attached after the instance was described; the next attempt sees both"
+                ),
+            ));
+        }
+        let opened = match bases.remove(volume) {
+            Some(base) => open_against(context, reader, volume, snapshot, base).await?,
+            None => None,
+        };
+        let (source, base) = match opened {
+            Some((source, base)) => (source, Some(base)),
+            None => (EbsSnapshotSource::open(reader, snapshot).await?, None),
+        };
+        planned.push(PlannedVolume {
+            volume: volume.clone(),
+            snapshot: snapshot.clone(),
+            n_blocks: source.n_blocks(),
+            source: Arc::new(source),
+            base,
+        });
+    }
+    Ok(planned)
+}
+
+/// The source of the changes, or nothing (and a note) where the base cannot serve.
+async fn open_against(
+    context: &Arc<TaskContext>,
+    reader: &Account,
+    volume: &VolumeId,
+    snapshot: &SnapshotId,
+    base: KnownBase,
+) -> Result<Option<(EbsSnapshotSource, (RecoveryPointId, SnapshotId))>, TransferError> {
+    match EbsSnapshotSource::open_against(reader, snapshot, &base.snapshot).await {
+        Ok(source) if source.n_blocks() == base.n_blocks => {
+            Ok(Some((source, (base.recovery_point, base.snapshot))))
+        }
+        Ok(_) => {
+            context.note(false, format!("{volume} has a new size: reading it in full")).await?;
+            Ok(None)
+        }
+        Err(error) if error.needs_full_read() => {
+            context.note(true, format!("{volume}: {error}: reading it in full")).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn known_bases(
+    context: &Arc<TaskContext>,
+    media: &MediaClient,
+    spec: &StreamingBackupSpec,
+) -> Result<BTreeMap<VolumeId, KnownBase>, TransferError> {
+    let mut known = BTreeMap::new();
+    let Some(base) = spec.base.as_ref().filter(|_| !spec.full) else { return Ok(known) };
+    let stored = match media.recovery_point(base.recovery_point, &context.spec.tenant).await {
+        Ok(stored) => stored,
+        Err(error) if error.class == ErrorClass::NotFound => {
+            let text =
+                format!("the base {} is not in the library any more: reading in full", base.recovery_point);
+            context.note(true, text).await?;
+            return Ok(known);
+        }
+        Err(error) => return Err(error),
+    };
+    for (volume, snapshot) in &base.snapshots {
+        if let Some(stored) = stored.volumes.iter().find(|stored| stored.name == volume.as_str()) {
+            let base = KnownBase {
+                recovery_point: base.recovery_point,
+                snapshot: snapshot.clone(),
+                n_blocks: stored.n_blocks,
+            };
+            known.insert(volume.clone(), base);
+        }
+    }
+    Ok(known)
+}

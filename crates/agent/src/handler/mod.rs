@@ -1,0 +1,50 @@
+//! One handler a file; the operation of the granted task picks it. Each opens with what happens when it runs twice
+//! or dies at each step.
+
+mod base;
+mod clean;
+mod delete_recovery_point;
+mod objects;
+mod restore;
+mod restore_instance;
+mod restore_volumes;
+mod snapshot;
+mod streaming_backup;
+
+use std::sync::Arc;
+
+use snapferry_transfer::TransferError;
+use snapferry_types::spec::Operation;
+use snapferry_wire::v1;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::TaskContext;
+
+/// Runs the task's operation; answers what it made.
+///
+/// # Errors
+/// [`TransferError`]; its class decides on retry.
+pub(crate) async fn run(context: Arc<TaskContext>) -> Result<Vec<v1::Made>, TransferError> {
+    // Boxed: each is a large state machine of its own.
+    match &context.spec.operation {
+        Operation::StreamingBackup(spec) => Box::pin(streaming_backup::run(&context, spec)).await,
+        Operation::Restore(spec) => Box::pin(restore::run(&context, spec)).await,
+        Operation::DeleteRecoveryPoint(id) => Box::pin(delete_recovery_point::run(&context, *id)).await,
+    }
+}
+
+/// Removes what the task has made and not handed over, in AWS and in the library.
+///
+/// # Errors
+/// [`TransferError`] of the first object that could not be removed; the rest was still tried.
+pub(crate) async fn clean_up(
+    context: &Arc<TaskContext>,
+    stop: &CancellationToken,
+) -> Result<(), TransferError> {
+    clean::run(context, stop).await
+}
+
+/// A result for the job.
+fn made(kind: &str, id: impl ToString, source: impl ToString) -> v1::Made {
+    v1::Made { kind: kind.to_owned(), id: id.to_string(), source: source.to_string() }
+}

@@ -1,0 +1,43 @@
+//! Making an AWS object so that it can be repeated: record the intent, look whether an earlier attempt has made it,
+//! make it, record it.
+//!
+//! Dies before the record of the intent: nothing was made. Dies before the call: the next attempt looks, finds
+//! nothing, makes it. Dies after the call, or its reply is lost: the next attempt finds it by its tag. Runs twice:
+//! the second finds the first's object.
+
+use std::future::Future;
+
+use snapferry_aws::{Account, ec2};
+use snapferry_transfer::TransferError;
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
+
+use crate::context::TaskContext;
+
+/// The entry of an object that exists; `create` gets the entry for its tags and client token.
+///
+/// # Errors
+/// [`TransferError`] of the record, the search or the creation.
+pub(super) async fn ensure<C, F>(
+    context: &TaskContext,
+    account: &Account,
+    (kind, purpose, label): (ObjectKind, Purpose, &str),
+    create: C,
+) -> Result<LedgerEntry, TransferError>
+where
+    C: FnOnce(LedgerEntry) -> F,
+    F: Future<Output = Result<Vec<String>, TransferError>>,
+{
+    let was_known = context.ledger.is_known(kind, purpose, label).await;
+    let entry = context.ledger.intend(kind, purpose, label).await?;
+    match entry.state {
+        LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
+        LedgerState::Intended | LedgerState::Gone => {}
+    }
+    // The first attempt has nothing to find.
+    let mut object_ids =
+        if was_known { ec2::find_by_ledger_tag(account, kind, entry.id).await? } else { Vec::new() };
+    if object_ids.is_empty() {
+        object_ids = create(entry.clone()).await?;
+    }
+    context.ledger.made(&entry, object_ids).await
+}

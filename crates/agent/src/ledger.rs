@@ -1,0 +1,165 @@
+//! The agent's hand on the ledger. Every AWS object is recorded before it is made, under an id that follows from
+//! the task and a label, so that a repeated step finds its own earlier entry, and through the entry's tag the object
+//! that an earlier attempt may have made.
+
+use std::collections::BTreeMap;
+
+use snapferry_transfer::TransferError;
+use snapferry_types::aws::{AccountId, Region, Tag};
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose, ownership_tags};
+use snapferry_types::spec::TaskSpec;
+use snapferry_types::{Fence, LedgerId, TaskId};
+use snapferry_wire::v1::record_request::Step;
+use tokio::sync::Mutex;
+
+use crate::lease::LeaseClient;
+
+/// The ledger entries of one task.
+#[derive(Debug)]
+pub(crate) struct TaskLedger {
+    lease: LeaseClient,
+    task: TaskId,
+    fence: Fence,
+    deployment: String,
+    account: AccountId,
+    region: Region,
+    entries: Mutex<BTreeMap<LedgerId, LedgerEntry>>,
+}
+
+impl TaskLedger {
+    /// The ledger of a granted task, with what earlier attempts left in it.
+    #[must_use]
+    pub(crate) fn new(lease: LeaseClient, spec: &TaskSpec) -> Self {
+        Self {
+            lease,
+            task: spec.task,
+            fence: spec.fence,
+            deployment: spec.deployment.clone(),
+            account: spec.tenant_access.account.clone(),
+            region: spec.tenant_access.region.clone(),
+            entries: Mutex::new(spec.objects.iter().map(|entry| (entry.id, entry.clone())).collect()),
+        }
+    }
+
+    /// Records that an object is about to be made, unless that is recorded already. The label tells objects of the
+    /// same kind and purpose within the task apart.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call; nothing may be made then.
+    pub(crate) async fn intend(
+        &self,
+        kind: ObjectKind,
+        purpose: Purpose,
+        label: &str,
+    ) -> Result<LedgerEntry, TransferError> {
+        let id = entry_id(self.task, kind, purpose, label);
+        if let Some(entry) = self.entries.lock().await.get(&id) {
+            return Ok(entry.clone());
+        }
+        let entry = LedgerEntry {
+            id,
+            task: self.task,
+            kind,
+            purpose,
+            account: self.account.clone(),
+            region: self.region.clone(),
+            object_ids: Vec::new(),
+            state: LedgerState::Intended,
+        };
+        self.record(entry.clone()).await?;
+        Ok(entry)
+    }
+
+    /// Records that the object exists.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call; the next attempt finds the object by its tag.
+    pub(crate) async fn made(
+        &self,
+        entry: &LedgerEntry,
+        object_ids: Vec<String>,
+    ) -> Result<LedgerEntry, TransferError> {
+        let entry = LedgerEntry { object_ids, state: LedgerState::Made, ..entry.clone() };
+        self.record(entry.clone()).await?;
+        Ok(entry)
+    }
+
+    /// Records a new state: handed over to the user, or gone. Entries of other tasks may be moved on too, when the
+    /// grant named them as superseded.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call.
+    pub(crate) async fn moved(&self, entry: &LedgerEntry, state: LedgerState) -> Result<(), TransferError> {
+        self.record(LedgerEntry { state, ..entry.clone() }).await
+    }
+
+    /// Whether an earlier attempt may have made the object: its intent was recorded before this call.
+    pub(crate) async fn is_known(&self, kind: ObjectKind, purpose: Purpose, label: &str) -> bool {
+        self.entries.lock().await.contains_key(&entry_id(self.task, kind, purpose, label))
+    }
+
+    /// Hands the results over to the user: from now on nobody cleans them up.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call.
+    pub(crate) async fn hand_over(&self) -> Result<(), TransferError> {
+        for entry in self.open_entries().await {
+            if entry.purpose == Purpose::RestoreResult && entry.state == LedgerState::Made {
+                self.moved(&entry, LedgerState::HandedOver).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries that are this task's to clean up.
+    pub(crate) async fn open_entries(&self) -> Vec<LedgerEntry> {
+        let entries = self.entries.lock().await;
+        let open = |entry: &&LedgerEntry| match entry.state {
+            LedgerState::Intended | LedgerState::Made => true,
+            LedgerState::Kept | LedgerState::HandedOver | LedgerState::Gone => false,
+        };
+        entries.values().filter(open).cloned().collect()
+    }
+
+    /// The tags that say whose an object is.
+    #[must_use]
+    pub(crate) fn tags(&self, entry: &LedgerEntry) -> Vec<Tag> {
+        ownership_tags(&self.deployment, self.task, entry.purpose, entry.id)
+    }
+
+    async fn record(&self, entry: LedgerEntry) -> Result<(), TransferError> {
+        self.lease.record(self.task, self.fence, Step::Ledger(entry.clone().into())).await?;
+        if entry.task == self.task {
+            self.entries.lock().await.insert(entry.id, entry);
+        }
+        Ok(())
+    }
+}
+
+/// The id of an entry follows from what it stands for: a repeated step has the same one.
+#[must_use]
+pub(crate) fn entry_id(task: TaskId, kind: ObjectKind, purpose: Purpose, label: &str) -> LedgerId {
+    let mut hasher = blake3::Hasher::new_derive_key("snapferry 2026 ledger entry id");
+    hasher.update(&task.as_u128().to_le_bytes());
+    for part in [kind.as_str(), purpose.as_str(), label] {
+        hasher.update(part.as_bytes());
+        hasher.update(&[0]);
+    }
+    let mut bits = [0_u8; 16];
+    hasher.finalize_xof().fill(&mut bits);
+    LedgerId::from_u128(u128::from_le_bytes(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_step_has_the_same_entry_and_another_step_has_not() {
+        let task = TaskId::from_u128(7);
+        let id = |kind, label| entry_id(task, kind, Purpose::RestoreStaging, label);
+        assert_eq!(id(ObjectKind::Snapshot, "vol-1"), id(ObjectKind::Snapshot, "vol-1"));
+        assert_ne!(id(ObjectKind::Snapshot, "vol-1"), id(ObjectKind::Snapshot, "vol-2"));
+        assert_ne!(id(ObjectKind::Snapshot, "vol-1"), id(ObjectKind::Volume, "vol-1"));
+    }
+}

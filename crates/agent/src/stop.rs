@@ -1,0 +1,61 @@
+//! Why a task has to stop. The token tells the data plane; the reason decides how the attempt ends.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+/// Why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    /// The user cancelled: clean up, then say so.
+    Cancel,
+    /// The user suspended: keep the progress.
+    Suspend,
+    /// The process ends: keep the progress, offer the task again.
+    Shutdown,
+    /// The lease is lost: touch nothing, say nothing.
+    LeaseLost,
+}
+
+/// A token with a reason. The first reason stays, except that a lost lease outdoes all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    token: CancellationToken,
+    reason: Arc<OnceLock<StopReason>>,
+    lost: CancellationToken,
+}
+
+impl Stop {
+    /// Not stopped.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops, with a reason.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        if reason == StopReason::LeaseLost {
+            self.lost.cancel();
+        }
+        let _earlier_reason_stays = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    /// The reason, once stopped.
+    #[must_use]
+    pub(crate) fn reason(&self) -> Option<StopReason> {
+        if self.lost.is_cancelled() { Some(StopReason::LeaseLost) } else { self.reason.get().copied() }
+    }
+
+    /// The token for the data plane.
+    #[must_use]
+    pub(crate) const fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Cancelled when the lease is lost: ends even a clean-up.
+    #[must_use]
+    pub(crate) const fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+}

@@ -1,0 +1,116 @@
+//! The loop of an agent: take a slot, then consume; claim, acknowledge, run. A delivery is never sat on: without a
+//! free slot there is no consumer, without a verdict the delivery goes back.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapferry_queue::{Delivery, QueueName, Settled, TaskQueue, TicketConsumer};
+use snapferry_service::Backoff;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt;
+use crate::context::{Shared, TaskContext};
+use crate::lease::{LeaseClient, Verdict};
+
+/// Deliveries without a verdict go back by then.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(110);
+
+/// Consumes one queue with a number of slots.
+pub(crate) struct Worker {
+    pub(crate) queue: Arc<dyn TaskQueue>,
+    pub(crate) queue_name: QueueName,
+    pub(crate) lease: LeaseClient,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) attempts: TaskTracker,
+}
+
+impl Worker {
+    /// Works until `stop`; then waits for the attempts, which see the same token and yield.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut consumer: Option<Box<dyn TicketConsumer>> = None;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let slot = tokio::select! {
+                () = stop.cancelled() => break,
+                slot = Arc::clone(&self.slots).acquire_owned() => {
+                    slot.expect("the slots' semaphore is never closed")
+                }
+            };
+            // One at a time: what waits for a slot shall wait where other nodes see it.
+            let open = consumer
+                .get_or_insert_with(|| self.queue.consume(&self.queue_name, NonZeroU16::MIN, stop.clone()));
+            let Some(delivery) = open.next().await else { break };
+            let claimed = self.claim(delivery, slot, &stop).await;
+            // Without a free slot, or while no claim gets through, other nodes shall have what waits.
+            if self.slots.available_permits() == 0 || !claimed {
+                consumer = None;
+            }
+            if claimed {
+                backoff.reset();
+            } else {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(backoff.next_delay()) => {}
+                }
+            }
+        }
+        drop(consumer);
+        self.attempts.close();
+        self.attempts.wait().await;
+    }
+
+    /// Claims and settles a delivery; true when there was a verdict that lets us go on consuming.
+    async fn claim(&self, delivery: Delivery, slot: OwnedSemaphorePermit, stop: &CancellationToken) -> bool {
+        let ticket = delivery.ticket;
+        let sent = Instant::now();
+        let verdict = tokio::time::timeout(VERDICT_TIMEOUT, self.lease.claim(&ticket)).await;
+        match verdict {
+            Ok(Ok(Verdict::Granted { spec, lease })) => {
+                tracing::info!(task = %spec.task, kind = ticket.kind.as_str(), attempt = spec.attempt, "granted");
+                let context = Arc::new(TaskContext::new(*spec, self.lease.clone(), Arc::clone(&self.shared)));
+                let shutdown = stop.clone();
+                self.attempts.spawn(async move {
+                    attempt::run(context, sent, lease, shutdown).await;
+                    drop(slot);
+                });
+                // The grant decides; a lost acknowledgement only brings a delivery that will be Gone.
+                settled(delivery.ack().await);
+                true
+            }
+            Ok(Ok(Verdict::Gone(reason))) => {
+                tracing::debug!(task = %ticket.task, reason, "offer is void");
+                settled(delivery.ack().await);
+                true
+            }
+            Ok(Ok(Verdict::NotYou(reason))) => {
+                tracing::info!(task = %ticket.task, reason, "offer is not for this node");
+                settled(delivery.give_back().await);
+                false
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(task = %ticket.task, %error, "no verdict; the offer goes back");
+                settled(delivery.give_back().await);
+                false
+            }
+            Err(_elapsed) => {
+                tracing::warn!(task = %ticket.task, "no verdict in time; the offer goes back");
+                settled(delivery.give_back().await);
+                false
+            }
+        }
+    }
+}
+
+fn settled(settled: Settled) {
+    match settled {
+        Settled::Done => {}
+        Settled::Stale => {
+            tracing::debug!("the delivery was taken back before; it will come again and be void")
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! From an error to what a person reads and the code a script sees.
+
+use snapferry_api::{ClientError, ProblemCode};
+use snapferry_service::Exit;
+use thiserror::Error;
+
+/// A watched job that did not succeed; its tasks' errors have been printed.
+#[derive(Debug, Error)]
+#[error("job {id} {state}")]
+pub(crate) struct JobFailed {
+    pub(crate) id: snapferry_types::JobId,
+    pub(crate) state: &'static str,
+}
+
+/// Prints the error with its causes and answers the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> Exit {
+    eprintln!("error: {error:#}");
+    exit_of(error)
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if let Some(failed) = error.downcast_ref::<JobFailed>() {
+        return failed.into();
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Url { .. }) => Exit::Usage,
+        Some(ClientError::Unreachable { .. }) => Exit::Unreachable,
+        Some(ClientError::Problem(problem)) => match problem.code {
+            ProblemCode::NotFound => Exit::NotFound,
+            ProblemCode::Unauthenticated | ProblemCode::Forbidden => Exit::Denied,
+            ProblemCode::InvalidRequest => Exit::Usage,
+            ProblemCode::Unavailable => Exit::Unreachable,
+            _ => Exit::Failed,
+        },
+        Some(ClientError::Answer { .. }) | None => Exit::Failed,
+    }
+}
