@@ -9,10 +9,10 @@ use aws_lc_rs::digest;
 use aws_smithy_types::byte_stream::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::StreamExt;
 use snapferry_transfer::{
-    Block, BlockListing, BlockSource, BudgetPermit, ErrorClass, ListedBlock, TransferError,
+    Block, BlockBuffers, BlockListing, BlockSource, BudgetPermit, ErrorClass, ListedBlock, TransferError,
 };
 use snapferry_types::block::blocks_in_gib;
 use snapferry_types::{BLOCK_SIZE, Sha256Digest, SnapshotId};
@@ -166,14 +166,14 @@ impl EbsSnapshotSource {
             Ok(named) => named,
             Err(error) => return Outcome::Permanent(error),
         };
-        let (data, found) = match collect(reply.block_data).await {
+        let (data, found) = match collect(reply.block_data, &self.account.clients().buffers).await {
             Ok(read) => read,
             Err(cause) => return Outcome::Again(asked.unavailable(cause)),
         };
-        if data.len() == BLOCK_SIZE && found == named {
+        if found == named {
             return Outcome::Done((data, found));
         }
-        let detail = format!("{} bytes hash to {found}, named {named}", data.len());
+        let detail = format!("its bytes hash to {found}, EBS named {named}");
         if is_second_look {
             tracing::warn!(snapshot = %self.snapshot, block = block.index.0, %detail, "a block does not match again");
         }
@@ -196,6 +196,9 @@ impl BlockSource for EbsSnapshotSource {
     }
 
     fn list(&self, from_block: u32) -> BlockListing {
+        if from_block >= self.n_blocks {
+            return futures::stream::empty().boxed();
+        }
         let held = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let first =
             held.filter(|(at, _)| from_block == 0 && at.elapsed() < FIRST_PAGE_LIFE).map(|(_, page)| page);
@@ -220,30 +223,25 @@ fn checksum_of(asked: &Asked<'_>, text: Option<&str>) -> Result<Sha256Digest, Aw
     bytes.map(Sha256Digest).ok_or_else(|| asked.lacks("an x-amz-Checksum that is 32 bytes in base64"))
 }
 
-/// The body in one piece, copied at most once, and its hash, computed piece by piece while it is in the cache.
-async fn collect(mut body: ByteStream) -> Result<(Bytes, Sha256Digest), String> {
+/// The body in one piece, and its hash, computed piece by piece while it is in the cache. It lies in a buffer that
+/// is used again: half a MiB from the allocator is faulted in and zeroed anew each time.
+async fn collect(mut body: ByteStream, buffers: &BlockBuffers) -> Result<(Bytes, Sha256Digest), String> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    let mut whole: Option<Bytes> = None;
-    let mut joined = BytesMut::new();
+    let mut buffer = buffers.take(BLOCK_SIZE);
+    let mut filled = 0;
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| format!("the body broke off: {error}"))?;
-        if piece.is_empty() {
-            continue;
-        }
-        hash.update(&piece);
-        if let Some(first) = whole.take() {
-            joined.reserve(BLOCK_SIZE);
-            joined.extend_from_slice(&first);
-        } else if joined.is_empty() {
-            whole = Some(piece);
-            continue;
-        }
-        if joined.len() + piece.len() > BLOCK_SIZE {
+        let end = filled + piece.len();
+        let Some(room) = buffer.as_mut_slice().get_mut(filled..end) else {
             return Err(format!("the body is longer than {BLOCK_SIZE} bytes"));
-        }
-        joined.extend_from_slice(&piece);
+        };
+        room.copy_from_slice(&piece);
+        hash.update(&piece);
+        filled = end;
     }
-    let data = whole.unwrap_or_else(|| joined.freeze());
+    if filled != BLOCK_SIZE {
+        return Err(format!("the body ended after {filled} of {BLOCK_SIZE} bytes"));
+    }
     let found = Sha256Digest::try_from(hash.finish().as_ref()).map_err(|error| error.to_string())?;
-    Ok((data, found))
+    Ok((buffer.freeze(), found))
 }

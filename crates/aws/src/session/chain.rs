@@ -185,6 +185,6 @@ mod tests {
         let hour = renew_at(now + Duration::from_secs(3_600));
         assert!(hour <= now + Duration::from_secs(3_301));
         let short = renew_at(now + Duration::from_secs(10));
-        assert!(short > now + Duration::from_secs(7) && short <= now + Duration::from_secs(8));
+        assert!(short > now + Duration::from_secs(7) && short < now + Duration::from_secs(9));
     }
 }

@@ -2,7 +2,7 @@
 
 use awssim::faults::Effect;
 use snapferry_aws::ec2::{self, Exclude, NewVolume, SnapshotPhase};
-use snapferry_aws::{Account, AwsError};
+use snapferry_aws::{Account, AwsError, NewSnapshot, start_snapshot};
 use snapferry_types::aws::Tag;
 use snapferry_types::ledger::{ObjectKind, Purpose};
 use snapferry_types::{InstanceId, SnapshotId};
@@ -203,9 +203,18 @@ async fn images_and_instances_are_found_by_their_tag_and_go() {
 async fn a_wait_stops_with_its_token() {
     let world = TestWorld::start().await;
     let account = world.tenant().await;
+    let (entry, tags) = our_tags(Purpose::RestoreStaging);
+    let never_completed = NewSnapshot {
+        size_gib: 1,
+        encrypted: false,
+        kms_key_id: None,
+        description: String::new(),
+        tags,
+        client_token: entry.to_string(),
+    };
+    let ids = [start_snapshot(&account, &never_completed).await.unwrap()];
     let stop = CancellationToken::new();
     stop.cancel();
-    let ids = [world.synthetic("snap-0c", 1, None)];
     let stopped = ec2::wait_snapshots_completed(&account, &ids, |_| (), &stop).await;
     assert_eq!(stopped.unwrap_err(), AwsError::Cancelled);
 }

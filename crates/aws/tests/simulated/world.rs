@@ -94,7 +94,7 @@ impl TestWorld {
     pub(crate) fn synthetic(&self, id: &str, size_gib: u64, changed_from: Option<(&str, f64)>) -> SnapshotId {
         let spec = SyntheticSpec {
             volume_size_gib: size_gib,
-            seed: 7,
+            seed: if changed_from.is_some() { 8 } else { 7 },
             fraction_hole: 0.4,
             fraction_zero: 0.1,
             fraction_duplicate: 0.1,
@@ -153,7 +153,9 @@ impl TestWorld {
     }
 
     pub(crate) fn hurt(&self, action: &str, effect: Effect, count: Option<u64>, probability: f64) {
-        self.server.context().faults.add_rule(Rule {
+        let faults = &self.server.context().faults;
+        let seed = 5 + u64::try_from(faults.rules().len()).unwrap();
+        faults.add_rule(Rule {
             service: None,
             action: Some(action.to_owned()),
             account: None,
@@ -164,7 +166,7 @@ impl TestWorld {
             skip: 0,
             count,
             seconds: None,
-            seed: 5,
+            seed,
         });
     }
 

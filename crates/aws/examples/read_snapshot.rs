@@ -1,0 +1,58 @@
+//! Reads a snapshot into a raw image file, and says what it took.
+//!
+//! `read_snapshot ACCOUNT REGION SNAPSHOT FILE [REQUESTS_PER_SECOND]`
+//!
+//! Credentials and endpoint come as the AWS tools take them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …). Without a
+//! rate it stays just below AWS's quota. The file is not synchronised to the disk: the reading is what is measured.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use snapferry_aws::{Account, Clients, EbsSnapshotSource, QuotaSettings, SessionPurpose, SessionScope};
+use snapferry_transfer::{BlockSource, ByteBudget, FileTarget, TransferProgress, copy_blocks};
+use snapferry_types::access::SignIn;
+use snapferry_types::{AccountAccess, BLOCK_SIZE, ByteCount, SnapshotId};
+use tokio_util::sync::CancellationToken;
+
+/// Memory for blocks in flight.
+const BUDGET_BYTES: u64 = 128 << 20;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [account, region, snapshot, file, rest @ ..] = arguments.as_slice() else {
+        anyhow::bail!("usage: read_snapshot ACCOUNT REGION SNAPSHOT FILE [REQUESTS_PER_SECOND]");
+    };
+    let access = AccountAccess {
+        account: account.parse()?,
+        region: region.parse()?,
+        sign_in: SignIn::Ambient,
+        roles: Vec::new(),
+        endpoint_url: None,
+    };
+    let mut quotas = QuotaSettings::default();
+    if let Some(rate) = rest.first() {
+        quotas.get_per_second = rate.parse().context("REQUESTS_PER_SECOND")?;
+    }
+    let clients = Clients::new(quotas);
+    let purpose = SessionPurpose::named("read-snapshot", SessionScope::Unrestricted);
+    let account = Account::open_with(&clients, &access, purpose).await?;
+    let snapshot: SnapshotId = snapshot.parse()?;
+
+    let started = Instant::now();
+    let source = Arc::new(EbsSnapshotSource::open(&account, &snapshot).await?);
+    let target = Arc::new(FileTarget::create(file, source.n_blocks())?.without_sync());
+    let reader: Arc<dyn BlockSource> = Arc::clone(&source) as Arc<dyn BlockSource>;
+    let budget = ByteBudget::new(BUDGET_BYTES);
+    let progress = Arc::new(TransferProgress::default());
+    let done = copy_blocks(reader, target, budget, progress, CancellationToken::new()).await?;
+    let took = started.elapsed().as_secs_f64();
+
+    let bytes = u64::from(done.n_written) * BLOCK_SIZE as u64;
+    let rate = f64::from(done.n_written) / took;
+    println!("{} blocks, {} in {took:.2} s: {rate:.0} blocks/s", done.n_written, ByteCount(bytes));
+    println!("{:?}, reads wanted at the end: {}", source.figures(), source.wanted_reads());
+    println!("{:?}", account.calls().figures());
+    Ok(())
+}
