@@ -30,14 +30,14 @@ pub enum PublishError {
         /// What happened instead of a confirmation.
         cause: String,
     },
-    /// The message was not sent: there is no connection. Publish again after a pause.
+    /// The message was not sent. Publish again after a pause.
     #[error(
-        "publish to {queue}: no connection to the broker ({cause}); check its address, credentials and health"
+        "publish to {queue}: not sent ({cause}); check the broker's address, credentials, permissions and health"
     )]
     Unavailable {
         /// Where it should have gone.
         queue: QueueName,
-        /// Why there is none.
+        /// Why not.
         cause: String,
     },
 }

@@ -1,5 +1,12 @@
 //! The embedded twin keeps the promises of a queue, and its faults are those of a broker.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper's failure is its test's"
+)]
+
 #[allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 mod conformance;
 

@@ -1,5 +1,12 @@
 //! The broker goes away and comes back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper's failure is its test's"
+)]
+
 #[allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 mod conformance;
 #[allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]

@@ -1,5 +1,12 @@
 //! On one real broker: the suite of promises, and everything that goes wrong with queues while the broker is well.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper's failure is its test's"
+)]
+
 #[allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 mod conformance;
 #[allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]

@@ -21,6 +21,8 @@ pub enum Tool {
     Psql,
     /// Starts a program as another user.
     Setpriv,
+    /// Makes certificates.
+    Openssl,
 }
 
 impl Tool {
@@ -45,6 +47,7 @@ impl Tool {
                 "/usr/lib/postgresql/15/bin/psql",
             ],
             Self::Setpriv => &["/usr/bin/setpriv", "/bin/setpriv"],
+            Self::Openssl => &["/usr/bin/openssl", "/usr/local/bin/openssl"],
         }
     }
 
@@ -55,6 +58,7 @@ impl Tool {
             Self::Initdb | Self::Postgres => "postgresql",
             Self::Psql => "postgresql-client",
             Self::Setpriv => "util-linux",
+            Self::Openssl => "openssl",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A child process: its lines, its signals, its end.
 
+#![allow(clippy::unwrap_used, reason = "a helper's failure is its test's")]
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,4 +54,10 @@ async fn a_frozen_child_can_be_killed() {
 async fn what_never_holds_is_told() {
     let error = eventually(Duration::from_millis(60), "pigs fly", || async { false }).await.unwrap_err();
     assert!(error.to_string().ends_with("in vain: pigs fly"), "{error}");
+}
+
+#[test]
+fn a_binary_that_is_not_built_is_told_with_the_way_to_build_it() {
+    let error = snapferry_testkit::process::workspace_binary("no-such-program").unwrap_err().to_string();
+    assert!(error.contains("run `cargo build --bin no-such-program`"), "{error}");
 }

@@ -1,5 +1,7 @@
 //! The proxy's faults do what they say.
 
+#![allow(clippy::unwrap_used, reason = "a helper's failure is its test's")]
+
 use std::time::Duration;
 
 use snapferry_testkit::{Direction, TcpProxy};

@@ -59,3 +59,12 @@ impl Operator {
         message.map(|message| message.delivery.data.clone())
     }
 }
+
+/// Threads of this process that carry a connection of lapin's.
+pub fn n_io_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name.starts_with("lapin-io-loop"))
+        .count()
+}
