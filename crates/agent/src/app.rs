@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use snapferry_queue::{QueueName, TaskQueue};
 use snapferry_service::metrics::MetricsServer;
 use snapferry_transfer::{ByteBudget, WorkPool};
@@ -97,17 +98,20 @@ impl Agent {
         Ok(Self { config, lease, worker, slots, metrics })
     }
 
-    /// Works until `stop`; running attempts then yield at a safe point.
-    pub async fn run(self, stop: CancellationToken) {
-        let hello = node::announce(self.config, self.lease, self.slots, stop.clone());
-        let work = self.worker.run(stop.clone());
-        let metrics = async {
-            if let Some(server) = self.metrics
-                && let Err(error) = server.run(stop.clone()).await
-            {
-                tracing::error!(%error, "the metrics listener ended");
-            }
-        };
-        tokio::join!(hello, work, metrics);
+    /// Works until `stop`; running attempts then yield at a safe point. Boxed, so that who composes an agent does not
+    /// compile the AWS clients' futures again.
+    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let hello = node::announce(self.config, self.lease, self.slots, stop.clone());
+            let work = self.worker.run(stop.clone());
+            let metrics = async {
+                if let Some(server) = self.metrics
+                    && let Err(error) = server.run(stop.clone()).await
+                {
+                    tracing::error!(%error, "the metrics listener ended");
+                }
+            };
+            tokio::join!(hello, work, metrics);
+        })
     }
 }

@@ -13,6 +13,7 @@ mod streaming_backup;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use snapferry_transfer::TransferError;
 use snapferry_types::spec::Operation;
 use snapferry_wire::v1;
@@ -24,24 +25,25 @@ use crate::context::TaskContext;
 ///
 /// # Errors
 /// [`TransferError`]; its class decides on retry.
-pub(crate) async fn run(context: Arc<TaskContext>) -> Result<Vec<v1::Made>, TransferError> {
-    // Boxed: each is a large state machine of its own.
-    match &context.spec.operation {
-        Operation::StreamingBackup(spec) => Box::pin(streaming_backup::run(&context, spec)).await,
-        Operation::Restore(spec) => Box::pin(restore::run(&context, spec)).await,
-        Operation::DeleteRecoveryPoint(id) => Box::pin(delete_recovery_point::run(&context, *id)).await,
-    }
+pub(crate) fn run(context: Arc<TaskContext>) -> BoxFuture<'static, Result<Vec<v1::Made>, TransferError>> {
+    Box::pin(async move {
+        match &context.spec.operation {
+            Operation::StreamingBackup(spec) => streaming_backup::run(&context, spec).await,
+            Operation::Restore(spec) => restore::run(&context, spec).await,
+            Operation::DeleteRecoveryPoint(id) => delete_recovery_point::run(&context, *id).await,
+        }
+    })
 }
 
 /// Removes what the task has made and not handed over, in AWS and in the library.
 ///
 /// # Errors
 /// [`TransferError`] of the first object that could not be removed; the rest was still tried.
-pub(crate) async fn clean_up(
-    context: &Arc<TaskContext>,
-    stop: &CancellationToken,
-) -> Result<(), TransferError> {
-    clean::run(context, stop).await
+pub(crate) fn clean_up<'a>(
+    context: &'a Arc<TaskContext>,
+    stop: &'a CancellationToken,
+) -> BoxFuture<'a, Result<(), TransferError>> {
+    Box::pin(clean::run(context, stop))
 }
 
 /// A result for the job.

@@ -1,0 +1,96 @@
+//! The configuration files of the rig's processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::rig::REGION;
+
+/// Ports that the processes agree on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) http: u16,
+    pub(crate) lease: u16,
+    pub(crate) media: u16,
+}
+
+/// `scheduler.toml`.
+pub(crate) fn scheduler(dir: &Path, ports: Ports, lease_ms: u64) -> Result<PathBuf> {
+    let text = format!(
+        r#"
+deployment = "test"
+database = "sqlite:{dir}/scheduler.db"
+master_key_file = "{dir}/master.key"
+
+[http]
+listen = "127.0.0.1:{http}"
+
+[lease]
+listen = "127.0.0.1:{lease}"
+lease_ms = {lease_ms}
+grace_ms = 500
+suspect_ms = 1000
+retry_base_ms = 200
+retry_max_ms = 1000
+node_timeout_ms = 60000
+
+[dispatch]
+tick_ms = 100
+
+[reaper]
+interval_ms = 500
+delay_ms = 1000
+
+[queue]
+kind = "rabbitmq"
+url = {{ env = "TEST_AMQP_URL" }}
+"#,
+        dir = dir.display(),
+        http = ports.http,
+        lease = ports.lease,
+    );
+    write(&dir.join("scheduler.toml"), &text)
+}
+
+/// `media-agent.toml`.
+pub(crate) fn media_agent(dir: &Path, ports: Ports) -> Result<PathBuf> {
+    let text = format!(
+        r#"
+name = "media"
+listen = "127.0.0.1:{media}"
+scheduler = "http://127.0.0.1:{lease}"
+
+[library]
+dir = "{dir}/library"
+"#,
+        dir = dir.display(),
+        media = ports.media,
+        lease = ports.lease,
+    );
+    write(&dir.join("media-agent.toml"), &text)
+}
+
+/// `<name>.toml` of an agent.
+pub(crate) fn agent(dir: &Path, ports: Ports, name: &str) -> Result<PathBuf> {
+    let text = format!(
+        r#"
+[agent]
+name = "{name}"
+data_dir = "{dir}/{name}"
+scheduler = "http://127.0.0.1:{lease}"
+region = "{REGION}"
+slots = 1
+
+[queue]
+url = {{ env = "TEST_AMQP_URL" }}
+"#,
+        dir = dir.display(),
+        lease = ports.lease,
+    );
+    write(&dir.join(format!("{name}.toml")), &text)
+}
+
+fn write(path: &Path, text: &str) -> Result<PathBuf> {
+    std::fs::write(path, text)?;
+    Ok(path.to_owned())
+}

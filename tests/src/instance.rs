@@ -1,0 +1,89 @@
+//! Instances with known content, and the comparison with what came back.
+
+use anyhow::{Context as _, Result, ensure};
+use awssim::Context;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use snapferry_api::job::Job;
+use snapferry_types::{BLOCK_SIZE, InstanceId};
+
+use crate::rig::{ACCOUNT, REGION};
+
+const MIB: u64 = 1 << 20;
+
+/// An instance in the tenant's account.
+#[derive(Debug)]
+pub struct TestInstance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its volumes.
+    pub volumes: Vec<String>,
+}
+
+/// Writes `mib` MiB of noise from a seed at `offset` (in MiB).
+///
+/// # Errors
+/// The store's.
+pub fn write_data(sim: &Context, volume: &str, offset_mib: u64, mib: u64, seed: u64) -> Result<()> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut piece = vec![0_u8; 1 << 20];
+    for n in 0..mib {
+        rng.fill_bytes(&mut piece);
+        sim.store.write_volume(volume, (offset_mib + n) * MIB, &piece)?;
+    }
+    Ok(())
+}
+
+impl TestInstance {
+    /// Places an instance with two volumes: `mib` MiB of data on each, a written stretch of zeroes, and holes.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn place(sim: &Context, name: &str, mib: u64) -> Result<Self> {
+        let placed = sim.place_instance(ACCOUNT, REGION, name, None, &[1, 1])?;
+        for (n, volume) in placed.volumes.iter().enumerate() {
+            write_data(sim, volume, 1, mib, n as u64 + 1)?;
+            sim.store.write_volume(volume, 900 * MIB, &vec![0_u8; BLOCK_SIZE * 3])?;
+        }
+        Ok(Self { id: placed.instance.parse()?, volumes: placed.volumes })
+    }
+
+    /// What every volume holds now, as checksums of its blocks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn content(&self, sim: &Context) -> Result<Vec<Vec<u64>>> {
+        self.volumes.iter().map(|volume| content_of(sim, volume)).collect()
+    }
+
+    /// Checks that a restore job's volumes hold `content`.
+    ///
+    /// # Errors
+    /// Names the volume and the first block that differs.
+    pub fn check(&self, sim: &Context, job: &Job, content: &[Vec<u64>]) -> Result<()> {
+        for (volume, expected) in self.volumes.iter().zip(content) {
+            let mut made = job.tasks.iter().flat_map(|task| &task.made);
+            let made = made.find(|made| made.kind == "volume" && made.source == *volume);
+            let made = made.with_context(|| format!("the restore made nothing of {volume}"))?;
+            let restored = content_of(sim, &made.id)?;
+            let differs = expected.iter().zip(&restored).position(|(a, b)| a != b);
+            ensure!(differs.is_none(), "{} differs from {volume} at block {differs:?}", made.id);
+            ensure!(restored.len() == expected.len(), "{} has another size than {volume}", made.id);
+        }
+        Ok(())
+    }
+}
+
+fn content_of(sim: &Context, volume: &str) -> Result<Vec<u64>> {
+    use std::hash::{DefaultHasher, Hasher as _};
+    let size = sim.store.volume_size(volume)?;
+    let blocks = size / BLOCK_SIZE as u64;
+    (0..blocks)
+        .map(|index| {
+            let bytes = sim.store.read_volume(volume, index * BLOCK_SIZE as u64, BLOCK_SIZE)?;
+            let mut hasher = DefaultHasher::new();
+            hasher.write(&bytes);
+            Ok(hasher.finish())
+        })
+        .collect()
+}

@@ -1,0 +1,301 @@
+//! A running set-up: broker, simulated AWS, scheduler, MediaAgent, agents.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use awssim::{Config as SimConfig, Running, Server};
+use serde_json::json;
+use snapferry_api::Client;
+use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
+use snapferry_api::job::{CreateJob, Job, JobState, Priority, StreamingBackup, Work};
+use snapferry_api::page::PageQuery;
+use snapferry_api::restore::{Restore, RestoreTarget};
+use snapferry_testkit::{Broker, Process, eventually, free_port};
+use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId};
+
+use crate::config::{self, Ports};
+
+/// The tenant's account.
+pub const ACCOUNT: &str = "222222222222";
+/// The region of everything.
+pub const REGION: &str = "eu-central-1";
+const SERVICE: &str = "111111111111";
+
+/// Nothing in these tests takes longer unless it is broken.
+const BOUND: Duration = Duration::from_secs(90);
+
+/// How a set-up differs from the usual.
+#[derive(Debug, Clone, Copy)]
+pub struct RigOptions {
+    /// Length of a lease; the real one is 90 s.
+    pub lease_ms: u64,
+    /// Agents at the start.
+    pub n_agents: usize,
+}
+
+impl Default for RigOptions {
+    fn default() -> Self {
+        Self { lease_ms: 3_000, n_agents: 2 }
+    }
+}
+
+/// A running set-up. Everything ends when it is dropped.
+pub struct Rig {
+    /// The scheduler's process.
+    pub scheduler: Process,
+    /// The MediaAgent's process.
+    pub media_agent: Process,
+    /// The agents' processes, in the order of their names.
+    pub agents: Vec<Process>,
+    /// RabbitMQ.
+    pub broker: Broker,
+    /// AWS.
+    pub sim: Running,
+    /// The API.
+    pub client: Client,
+    /// The tenant.
+    pub tenant: HypervisorId,
+    ports: Ports,
+    amqp_url: String,
+    dir: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Starts everything and waits until agents and MediaAgent are known.
+    ///
+    /// # Errors
+    /// What did not start, with its log.
+    pub async fn start(options: RigOptions) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("snapferry-test-").tempdir()?;
+        let dir = folder.path().to_owned();
+        let broker = Broker::start().await?;
+        let amqp_url = broker.url();
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sim = Server::start(SimConfig { listen, data_dir: dir.join("aws") }).await?;
+        let ports = Ports { http: free_port()?, lease: free_port()?, media: free_port()? };
+        let scheduler = spawn(
+            &dir,
+            "snapferry-scheduler",
+            "scheduler",
+            &config::scheduler(&dir, ports, options.lease_ms)?,
+            &amqp_url,
+        )?;
+        std::fs::create_dir_all(dir.join("library"))?;
+        let media_agent = spawn(
+            &dir,
+            "snapferry-media-agent",
+            "media-agent",
+            &config::media_agent(&dir, ports)?,
+            &amqp_url,
+        )?;
+        let client = Client::new(&format!("http://127.0.0.1:{}", ports.http), None)?;
+        eventually(BOUND, "the scheduler answers", || async { client.health().await.is_ok() }).await?;
+        let tenant = register(&client, &sim).await?;
+        let mut rig = Self {
+            scheduler,
+            media_agent,
+            agents: Vec::new(),
+            broker,
+            sim,
+            client,
+            tenant,
+            ports,
+            amqp_url,
+            dir,
+            _folder: folder,
+        };
+        for _ in 0..options.n_agents {
+            rig.add_agent()?;
+        }
+        let n_agents = options.n_agents;
+        eventually(BOUND, "agents and MediaAgent announce themselves", || rig.is_ready(n_agents)).await?;
+        Ok(rig)
+    }
+
+    /// Starts one more agent.
+    ///
+    /// # Errors
+    /// When its binary is not built.
+    pub fn add_agent(&mut self) -> Result<()> {
+        let name = format!("agent-{}", self.agents.len() + 1);
+        let config = config::agent(&self.dir, self.ports, &name)?;
+        self.agents.push(spawn(&self.dir, "snapferry-agent", &name, &config, &self.amqp_url)?);
+        Ok(())
+    }
+
+    /// Starts the scheduler again, after it was killed.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_scheduler(&mut self) -> Result<()> {
+        let config = self.dir.join("scheduler.toml");
+        self.scheduler = spawn(&self.dir, "snapferry-scheduler", "scheduler-2", &config, &self.amqp_url)?;
+        eventually(BOUND, "the scheduler answers again", || async { self.client.health().await.is_ok() })
+            .await
+    }
+
+    /// Starts the MediaAgent again, after it was killed.
+    ///
+    /// # Errors
+    /// When its binary is not built.
+    pub fn restart_media_agent(&mut self) -> Result<()> {
+        let config = self.dir.join("media-agent.toml");
+        self.media_agent =
+            spawn(&self.dir, "snapferry-media-agent", "media-agent-2", &config, &self.amqp_url)?;
+        Ok(())
+    }
+
+    async fn is_ready(&self, n_agents: usize) -> bool {
+        let page = PageQuery::default();
+        let nodes = self.client.access_nodes(&page).await.map(|page| page.items).unwrap_or_default();
+        let media = self.client.media_agents(&page).await.map(|page| page.items).unwrap_or_default();
+        nodes.iter().filter(|one| one.online).count() >= n_agents && media.iter().any(|one| one.online)
+    }
+
+    /// Asks for a backup.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn back_up(&self, instance: &InstanceId) -> Result<JobId> {
+        self.submit(Work::StreamingBackup(StreamingBackup {
+            hypervisor: self.tenant,
+            instances: vec![instance.clone()],
+            region: None,
+            media_agent: None,
+            full: false,
+        }))
+        .await
+    }
+
+    /// Asks for a restore to volumes.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn restore(&self, recovery_point: RecoveryPointId) -> Result<JobId> {
+        let target = RestoreTarget::Volumes { availability_zone: None };
+        self.submit(Work::Restore(Restore { recovery_point, volumes: Vec::new(), target, tags: Vec::new() }))
+            .await
+    }
+
+    /// Asks for work.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn submit(&self, work: Work) -> Result<JobId> {
+        let body = CreateJob { work, priority: Priority::default() };
+        Ok(self.client.create_job(&body, None).await?.summary.id)
+    }
+
+    /// Waits until a job has a condition.
+    ///
+    /// # Errors
+    /// After a bound, with the job and the ends of all logs.
+    pub async fn wait(&self, id: JobId, what: &str, condition: impl Fn(&Job) -> bool) -> Result<Job> {
+        let seen: Arc<std::sync::Mutex<Option<Job>>> = Arc::default();
+        let waited = eventually(BOUND, what, || async {
+            let Ok(job) = self.client.job(id).await else { return false };
+            let holds = condition(&job);
+            *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(job);
+            holds
+        })
+        .await;
+        let job = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match (waited, job) {
+            (Ok(()), Some(job)) => Ok(job),
+            (Ok(()), None) => bail!("{what}: the job was never seen"),
+            (Err(error), job) => bail!("{error}\n{job:#?}\n{}", self.logs()),
+        }
+    }
+
+    /// Waits until a job has succeeded.
+    ///
+    /// # Errors
+    /// When it ends otherwise, or not at all.
+    pub async fn succeed(&self, id: JobId) -> Result<Job> {
+        let job = self.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await?;
+        if job.summary.state != JobState::Succeeded {
+            bail!("the job did not succeed: {job:#?}\n{}", self.logs());
+        }
+        Ok(job)
+    }
+
+    /// The recovery point that a backup job made.
+    ///
+    /// # Errors
+    /// When it made none.
+    pub fn recovery_point(job: &Job) -> Result<RecoveryPointId> {
+        let mut made = job.tasks.iter().flat_map(|task| &task.made);
+        let made =
+            made.find(|made| made.kind == "recovery_point").context("the job made no recovery point")?;
+        Ok(made.id.parse()?)
+    }
+
+    /// How many live resources of a kind the tenant has.
+    #[must_use]
+    pub fn count(&self, kind: &str) -> usize {
+        self.sim.context().world.inventory(Some(ACCOUNT)).get(kind).map_or(0, Vec::len)
+    }
+
+    /// The logs' last lines.
+    fn logs(&self) -> String {
+        let mut text = String::new();
+        let processes = [("scheduler", &self.scheduler), ("media-agent", &self.media_agent)];
+        let agents = self.agents.iter().map(|agent| ("agent", agent));
+        for (name, process) in processes.into_iter().chain(agents) {
+            let log = process.log().unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+            text.push_str(&format!("--- {name} ---\n{}\n", last.join("\n")));
+        }
+        text
+    }
+}
+
+fn spawn(
+    dir: &std::path::Path,
+    binary: &str,
+    name: &str,
+    config: &std::path::Path,
+    amqp_url: &str,
+) -> Result<Process> {
+    let config = config.to_string_lossy();
+    let environment = [("TEST_AMQP_URL", amqp_url), ("SNAPFERRY_LOG", "info"), ("NO_COLOR", "1")];
+    Process::spawn(binary, &["--config", &config], &environment, &dir.join(format!("{name}.log")))
+}
+
+/// Makes both accounts in AWS and registers them.
+async fn register(client: &Client, sim: &Running) -> Result<HypervisorId> {
+    let world = &sim.context().world;
+    let key = world.create_user(SERVICE, "snapferry", Vec::new());
+    world.create_account(ACCOUNT);
+    let trust = json!({ "Statement": [{
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": { "AWS": format!("arn:aws:iam::{SERVICE}:root") },
+        "Condition": { "StringEquals": { "sts:ExternalId": "the-external-id" } },
+    }] });
+    let role_arn = world.create_role(ACCOUNT, "snapferry", trust, Vec::new());
+    let new = |name: &str, account: &str, role| -> Result<CreateHypervisor> {
+        Ok(CreateHypervisor {
+            name: name.to_owned(),
+            account: account.parse()?,
+            regions: vec![REGION.parse()?],
+            endpoint_url: Some(sim.endpoint()),
+            read_as: ReadAs::Tenant,
+            role,
+        })
+    };
+    let sign_in = AdminSignIn::AccessKey {
+        access_key_id: key.access_key_id,
+        secret_access_key: key.secret_access_key.into(),
+    };
+    let admin = new("provider", SERVICE, CreateRole::Admin { sign_in, roles: Vec::new() })?;
+    let admin = client.create_hypervisor(&admin).await?;
+    let sign_in = TenantSignIn::AssumeRole { role_arn, external_id: "the-external-id".into() };
+    let role = CreateRole::Tenant { use_admin_account_resources: admin.id, sign_in };
+    Ok(client.create_hypervisor(&new("customer", ACCOUNT, role)?).await?.id)
+}

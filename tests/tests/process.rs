@@ -1,0 +1,184 @@
+//! Separate processes and a real RabbitMQ: the main job, and what kills and floods do to it. Every test also checks
+//! that its fault really took effect.
+
+use std::time::Duration;
+
+use awssim::faults::Latency;
+use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
+use snapferry_types::TaskState;
+
+/// Makes block reads slow enough that a process can be killed in the middle of them.
+fn slow_reads(rig: &Rig, millis: f64) {
+    rig.sim.context().faults.set_latency(vec![Latency::of("ebs", millis)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_incremental_and_restore_come_back_byte_for_byte() {
+    let rig = Rig::start(RigOptions::default()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 20).unwrap();
+    let before = instance.content(&sim).unwrap();
+    let first = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    let read_in_full: u64 = first.tasks.iter().map(|task| task.progress.bytes_read).sum();
+
+    write_data(&sim, &instance.volumes[0], 4, 2, 99).unwrap();
+    let after = instance.content(&sim).unwrap();
+    let second = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    let read_changed: u64 = second.tasks.iter().map(|task| task.progress.bytes_read).sum();
+    assert!(read_in_full >= 40 << 20, "{read_in_full}");
+    assert!(read_changed <= 3 << 20, "an incremental read {read_changed} bytes for 2 MiB of changes");
+
+    for (job, content) in [(&first, &before), (&second, &after)] {
+        let restore = rig.restore(Rig::recovery_point(job).unwrap()).await.unwrap();
+        let restored = rig.succeed(restore).await.unwrap();
+        instance.check(&sim, &restored, content).unwrap();
+    }
+    // One base snapshot a volume stays; staging snapshots and the first base are gone.
+    assert_eq!(rig.count("snapshots"), 2);
+    assert_eq!(rig.count("images"), 0);
+    assert_eq!(rig.count("volumes"), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_in_mid_transfer_is_followed_by_another_that_goes_on() {
+    let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 150).unwrap();
+    let content = instance.content(&sim).unwrap();
+    slow_reads(&rig, 400.0);
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.wait(id, "blocks are being read", |job| {
+        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
+    })
+    .await
+    .unwrap();
+    rig.agents[0].kill9().unwrap();
+    rig.add_agent().unwrap();
+    slow_reads(&rig, 0.0);
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
+    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
+    // The second attempt found the first one's snapshots by their tag instead of making more.
+    assert_eq!(sim.faults.counters().calls_of("ec2", "CreateSnapshots"), 1);
+    assert_eq!(rig.count("snapshots"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
+    let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 100).unwrap();
+    let content = instance.content(&sim).unwrap();
+    slow_reads(&rig, 400.0);
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.wait(id, "blocks are being read", |job| {
+        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
+    })
+    .await
+    .unwrap();
+    rig.agents[0].sigstop().await.unwrap();
+    rig.add_agent().unwrap();
+    slow_reads(&rig, 0.0);
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 2, "the stopped agent kept its lease");
+    rig.agents[0].sigcont().unwrap();
+    rig.agents[0].wait_for_line("stopping", Duration::from_secs(30)).await.unwrap();
+    let points = rig.client.recovery_points(&Default::default()).await.unwrap().items;
+    assert_eq!(points.len(), 1, "the late agent's work was taken");
+    let restored = rig.succeed(rig.restore(points[0].id).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
+    let mut rig = Rig::start(RigOptions::default()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 100).unwrap();
+    slow_reads(&rig, 300.0);
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.wait(id, "the task runs", |job| job.tasks.iter().any(|task| task.state == TaskState::Running))
+        .await
+        .unwrap();
+    rig.broker.restart().await.unwrap();
+    slow_reads(&rig, 0.0);
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 1, "the task ran twice");
+    // The queue works again.
+    rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_killed_right_after_a_submit_loses_nothing() {
+    let mut rig = Rig::start(RigOptions::default()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 5).unwrap();
+    // Without a broker the offer is committed and cannot be published.
+    rig.broker.stop().await.unwrap();
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.scheduler.kill9().unwrap();
+    rig.broker.launch().await.unwrap();
+    rig.restart_scheduler().await.unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost() {
+    let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 60).unwrap();
+    let content = instance.content(&sim).unwrap();
+    slow_reads(&rig, 300.0);
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.wait(id, "blocks are being read", |job| {
+        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
+    })
+    .await
+    .unwrap();
+    rig.media_agent.kill9().unwrap();
+    rig.wait(id, "the attempt fails for now", |job| {
+        job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
+    })
+    .await
+    .unwrap();
+    rig.restart_media_agent().unwrap();
+    slow_reads(&rig, 0.0);
+    let job = rig.succeed(id).await.unwrap();
+    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
+    assert_eq!(rig.count("snapshots"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_backup_leaves_nothing_behind() {
+    let rig = Rig::start(RigOptions::default()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 100).unwrap();
+    slow_reads(&rig, 400.0);
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.wait(id, "blocks are being read", |job| job.tasks.iter().any(|task| task.progress.bytes_read > 0))
+        .await
+        .unwrap();
+    assert_eq!(rig.count("snapshots"), 2, "there is something to clean up");
+    rig.client.cancel_job(id).await.unwrap();
+    slow_reads(&rig, 0.0);
+    let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+    assert_eq!(job.summary.state.as_str(), "cancelled");
+    snapferry_testkit::eventually(Duration::from_secs(30), "nothing is left in AWS", || async {
+        rig.count("snapshots") == 0
+    })
+    .await
+    .unwrap();
+    assert_eq!(rig.count("volumes"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_instance_is_named_and_not_retried() {
+    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let id = rig.back_up(&"i-0123456789abcdef0".parse().unwrap()).await.unwrap();
+    let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+    let error = job.tasks[0].error.as_ref().unwrap();
+    assert_eq!((error.class.as_str(), job.tasks[0].attempts), ("not_found", 1));
+    assert!(error.message.contains("i-0123456789abcdef0"), "{}", error.message);
+}
