@@ -6,9 +6,8 @@ use anyhow::Result;
 
 use crate::{install, run, tidy};
 
-/// Tests that need a broker, a database, Python or processes of their own; the profile `default` knows them by
-/// their test binaries' names.
-const SLOW: &str = "binary(~rabbit) | binary(~postgres) | binary(~boto3) | binary(~process)";
+/// Tests that need a broker, a database, Python or processes of their own, by their test binaries' names.
+const SLOW: &str = "binary(~rabbit) | binary(~postgres) | binary(~boto3) | binary(=process)";
 
 pub(crate) fn run(fast: bool, filter: &[String]) -> Result<()> {
     tidy::run()?;
@@ -18,8 +17,9 @@ pub(crate) fn run(fast: bool, filter: &[String]) -> Result<()> {
         return nextest(&format!("not ({SLOW})"), filter, None);
     }
     let python = install::all()?;
-    // Tests of whole processes start the programs from the target folder.
-    run::cargo(&["build", "--workspace", "--bins"])?;
+    // Tests of whole processes start the programs from the target folder. All targets at once: one set of features,
+    // so that no dependency is built twice.
+    run::cargo(&["build", "--workspace", "--all-targets"])?;
     nextest("all()", filter, Some(&python))
 }
 
@@ -29,6 +29,5 @@ fn nextest(set: &str, filter: &[String], python: Option<&std::path::Path>) -> Re
     if let Some(python) = python {
         command.env("SNAPFERRY_TEST_PYTHON", python);
     }
-    command.env("SNAPFERRY_BIN_DIR", run::target_dir().join("debug"));
     run::run(&mut command)
 }
