@@ -170,6 +170,18 @@ impl Scheduler {
         &self.store
     }
 
+    /// Raises the generation of the database before anything is served: every grant from before is void then. To be done
+    /// after the database lost committed work, as a failover or a restored copy does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn raise_generation(&mut self) -> Result<u64, StoreError> {
+        match Arc::get_mut(&mut self.store) {
+            Some(store) => store.raise_generation().await,
+            None => Err(StoreError::Conflict("the database is in use already".to_owned())),
+        }
+    }
+
     /// Runs until `stop`: takes no more calls, lets those under way end, closes the database. Work under a lease goes on
     /// without the scheduler and finds it again when it is back.
     ///

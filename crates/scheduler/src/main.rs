@@ -13,6 +13,9 @@ struct Arguments {
     /// Configuration file (TOML); variables that begin with SNAPFERRY_ lie over it.
     #[arg(long)]
     config: PathBuf,
+    /// Voids every grant from before this start: for a database that lost committed work (failover, restored copy).
+    #[arg(long)]
+    raise_generation: bool,
 }
 
 #[tokio::main]
@@ -23,13 +26,13 @@ async fn main() -> ExitCode {
         Err(error) => return end(Exit::Usage, &error.into()),
     };
     telemetry::init(config.log, "info");
-    match run(config).await {
+    match run(config, arguments.raise_generation).await {
         Ok(()) => Exit::Success.into(),
         Err(error) => end(Exit::Failed, &error),
     }
 }
 
-async fn run(config: Config) -> Result<(), anyhow::Error> {
+async fn run(config: Config, raise_generation: bool) -> Result<(), anyhow::Error> {
     let stop = shutdown::on_signals()?;
     let publisher = publisher(&config.queue)?.ok_or_else(|| {
         anyhow::anyhow!(
@@ -37,7 +40,12 @@ async fn run(config: Config) -> Result<(), anyhow::Error> {
              or run everything in one process with `snapferry up`"
         )
     })?;
-    Scheduler::build(config, publisher).await?.run(stop).await
+    let mut scheduler = Scheduler::build(config, publisher).await?;
+    if raise_generation {
+        let generation = scheduler.raise_generation().await?;
+        tracing::warn!(generation, "every grant from before is void");
+    }
+    scheduler.run(stop).await
 }
 
 fn end(exit: Exit, error: &anyhow::Error) -> ExitCode {

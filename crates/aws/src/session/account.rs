@@ -74,7 +74,7 @@ impl Account {
     ) -> Result<Self, AwsError> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(SdkRegion::new(access.region.as_str().to_owned()))
-            .http_client(clients.http.clone())
+            .http_client(clients.http_for(access.endpoint_url.as_deref()))
             .retry_config(RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS))
             .timeout_config(
                 TimeoutConfig::builder()
@@ -95,6 +95,8 @@ impl Account {
             ));
         }
         let config = loader.load().await;
+        let http = clients.http_for(config.endpoint_url());
+        let config = config.into_builder().http_client(http).build();
         let base = config.credentials_provider().ok_or_else(|| AwsError::BadCredentials {
             code: "NoCredentials".to_owned(),
             message: "this machine has no credentials of its own".to_owned(),

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapferry_types::{DispatchId, TaskState};
+use snapferry_types::{DispatchId, JobId, TaskState};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,10 @@ use crate::store::{Pool, Store, StoreError, WaitingGroup};
 
 /// Offers in one round; the next round follows at once when it was full.
 const MAX_OFFERS: usize = 500;
+/// Changes within this time are looked at together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// Time between two counts of all tasks, for the metrics.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Offers work in rounds.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ pub struct Dispatcher {
     node_timeout: Duration,
     metrics: Metrics,
     deadlines: HashMap<DispatchId, Duration>,
+    counted: Option<Duration>,
 }
 
 impl Dispatcher {
@@ -45,7 +51,7 @@ impl Dispatcher {
         node_timeout: Duration,
         metrics: Metrics,
     ) -> Self {
-        Self { store, clock, config, node_timeout, metrics, deadlines: HashMap::new() }
+        Self { store, clock, config, node_timeout, metrics, deadlines: HashMap::new(), counted: None }
     }
 
     /// Rounds until `stop`.
@@ -62,13 +68,8 @@ impl Dispatcher {
                     self.deadlines.clear();
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(tick) => {}
-                change = changes.recv() => match change {
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                }
+            if !wait_for_change(&mut changes, tick, &stop).await {
+                return;
             }
         }
     }
@@ -132,7 +133,12 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn count_tasks(&self) -> Result<(), StoreError> {
+    async fn count_tasks(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.mono();
+        if self.counted.is_some_and(|last| now.saturating_sub(last) < COUNT_INTERVAL) {
+            return Ok(());
+        }
+        self.counted = Some(now);
         let counts = self.store.count_by_state().await?;
         for state in TaskState::ALL {
             let n = counts.get(&state).copied().unwrap_or(0);
@@ -152,6 +158,25 @@ impl Dispatcher {
             .filter_map(|(id, weight)| id.parse().ok().map(|id| (id, *weight)))
             .collect()
     }
+}
+
+/// Waits for a change in the store, at most `longest`. A flood of changes is one change: those of a short while are
+/// taken together, so that progress reports do not keep the database busy. False when it is time to stop.
+async fn wait_for_change(
+    changes: &mut broadcast::Receiver<JobId>,
+    longest: Duration,
+    stop: &CancellationToken,
+) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => return false,
+        () = tokio::time::sleep(longest) => {}
+        change = changes.recv() => match change {
+            Ok(_) | Err(RecvError::Lagged(_)) => tokio::time::sleep(TOGETHER).await,
+            Err(RecvError::Closed) => return false,
+        }
+    }
+    *changes = changes.resubscribe();
+    !stop.is_cancelled()
 }
 
 /// The queue of the pool with most room in the group's region; of any region when that one has no node at all.

@@ -9,7 +9,6 @@ use futures::StreamExt as _;
 use snapferry_queue::{PublishError, QueueName, TicketPublisher};
 use snapferry_service::Backoff;
 use snapferry_wire::Ticket;
-use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -73,13 +72,8 @@ impl Outbox {
                 continue;
             }
             backoff.reset();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(TICK) => {}
-                change = changes.recv() => match change {
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                }
+            if !super::wait_for_change(&mut changes, TICK, &stop).await {
+                return;
             }
         }
     }

@@ -1,11 +1,13 @@
 //! `/v1/hypervisors`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use snapferry_api::hypervisor::{CreateHypervisor, Hypervisor, HypervisorQuery};
 use snapferry_api::instance::{Instance, InstanceQuery};
-use snapferry_api::{Page, Problem};
+use snapferry_api::{Page, Problem, ProblemCode};
 use snapferry_types::HypervisorId;
 
 use super::auth::Caller;
@@ -13,6 +15,9 @@ use super::problem::Refusal;
 use super::read::{Body, Id, Params, cursor, limit};
 use super::tenant_view::View;
 use super::{Api, validate};
+
+/// A region is looked at for at most this long; the client waits a minute in all.
+const LONGEST_LOOK: Duration = Duration::from_secs(40);
 
 /// Register an account.
 #[utoipa::path(post, path = "/v1/hypervisors", tag = "hypervisors", request_body = CreateHypervisor, responses(
@@ -102,7 +107,10 @@ pub(super) async fn instances(
     let mut items = Vec::new();
     for region in regions {
         let access = api.store.account_access(id, &region).await?;
-        items.extend(api.discovery.instances(&access).await?);
+        let looked = tokio::time::timeout(LONGEST_LOOK, api.discovery.instances(&access)).await;
+        items.extend(looked.map_err(|_| {
+            Refusal::new(ProblemCode::Aws, format!("AWS did not answer for {region} within {LONGEST_LOOK:?}"))
+        })??);
     }
     Ok(Json(Page { items, next: None }))
 }

@@ -38,6 +38,7 @@ impl From<StoreError> for Refusal {
             }
             StoreError::Url { .. }
             | StoreError::NewerSchema { .. }
+            | StoreError::Superseded
             | StoreError::Corrupt { .. }
             | StoreError::Vault(_) => {
                 tracing::error!(%error, "an API call failed");

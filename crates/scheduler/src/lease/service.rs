@@ -65,6 +65,7 @@ impl LeaseService {
             }
             StoreError::Url { .. }
             | StoreError::NewerSchema { .. }
+            | StoreError::Superseded
             | StoreError::Corrupt { .. }
             | StoreError::Vault(_) => {
                 tracing::error!(%error, "a lease call failed");

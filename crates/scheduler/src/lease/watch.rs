@@ -72,12 +72,19 @@ impl LeaseWatch {
         self.lock().blind = true;
     }
 
-    /// Rounds until `stop`.
+    /// Rounds until `stop`, or until another scheduler has taken the database over.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
-            if let Err(error) = self.round().await {
-                tracing::warn!(%error, "a round over the leases failed");
-                self.blind();
+            match self.round().await {
+                Ok(()) => {}
+                Err(error @ StoreError::Superseded) => {
+                    tracing::error!(%error, "the watch over leases ends");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a round over the leases failed");
+                    self.blind();
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -89,8 +96,9 @@ impl LeaseWatch {
     /// One round over all leases.
     ///
     /// # Errors
-    /// [`StoreError`]; the leases then get a fresh period.
+    /// [`StoreError::Superseded`] when this scheduler is to stop; after any other the leases get a fresh period.
     pub async fn round(&self) -> Result<(), StoreError> {
+        self.store.check_owner().await?;
         let leased = self.store.leased_tasks().await?;
         for task in self.expired(&leased) {
             match task.state {

@@ -28,6 +28,9 @@ pub enum StoreError {
         /// Newest that this build knows.
         known: i64,
     },
+    /// Another process serves the database now.
+    #[error("another scheduler has opened this database; this one stops")]
+    Superseded,
     /// A value in the database does not read.
     #[error("column {column} of the database does not read: {reason}")]
     Corrupt {

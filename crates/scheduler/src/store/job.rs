@@ -1,5 +1,7 @@
 //! Jobs: taken in with all their tasks or not at all, shown, cancelled.
 
+use std::collections::HashMap;
+
 use snapferry_api::Page;
 use snapferry_api::job::{
     CreateJob, Job, JobQuery, JobState, JobSummary, Priority, Progress, StreamingBackup, Task, Work,
@@ -155,11 +157,14 @@ impl Store {
             .ok_or_else(|| StoreError::not_found("job", id))?;
         let rows = task::of_job(&mut conn, id).await?;
         let states = rows.iter().map(|row| (row.state, row.finished_ms)).collect::<Vec<_>>();
-        let mut tasks = Vec::with_capacity(rows.len());
-        for row in rows {
-            let notes = note::of_task(&mut conn, row.id).await?;
-            tasks.push(view(row, notes));
-        }
+        let mut notes = note::of_job(&mut conn, id).await?;
+        let tasks = rows
+            .into_iter()
+            .map(|row| {
+                let notes = notes.remove(&row.id).unwrap_or_default();
+                view(row, notes)
+            })
+            .collect();
         Ok(Job { summary: summary(&row, &states)?, tasks })
     }
 
@@ -181,19 +186,7 @@ impl Store {
             .bind(i64::from(limit) + 1)
             .fetch_all(&mut *conn)
             .await?;
-        let mut states = std::collections::HashMap::new();
-        for row in &rows {
-            let id: JobId = row.parsed("id")?;
-            let found = sqlx::query("SELECT state, finished_ms FROM task WHERE job_id = $1")
-                .bind(id.to_string())
-                .fetch_all(&mut *conn)
-                .await?;
-            let found = found
-                .iter()
-                .map(|row| Ok((row.word("state", TaskState::from_word)?, row.opt_int("finished_ms")?)))
-                .collect::<Result<Vec<_>, StoreError>>()?;
-            states.insert(id, found);
-        }
+        let states = states_between(&mut conn, &rows).await?;
         page_of(
             &rows,
             limit,
@@ -242,6 +235,29 @@ impl Store {
         self.changed(id);
         Ok(())
     }
+}
+
+/// States and ends of the tasks of the jobs on a page, which is in descending order of ids.
+async fn states_between(
+    conn: &mut AnyConnection,
+    page: &[AnyRow],
+) -> Result<HashMap<JobId, Vec<(TaskState, Option<i64>)>>, StoreError> {
+    let (Some(newest), Some(oldest)) = (page.first(), page.last()) else { return Ok(HashMap::new()) };
+    let rows = sqlx::query(
+        "SELECT job_id, state, COUNT(*) AS n, MAX(finished_ms) AS finished_ms FROM task \
+         WHERE job_id >= $1 AND job_id <= $2 GROUP BY job_id, state",
+    )
+    .bind(oldest.text("id")?)
+    .bind(newest.text("id")?)
+    .fetch_all(conn)
+    .await?;
+    let mut states = HashMap::<_, Vec<_>>::new();
+    for row in &rows {
+        let one = (row.word("state", TaskState::from_word)?, row.opt_int("finished_ms")?);
+        let n: usize = row.number("n")?;
+        states.entry(row.parsed("job_id")?).or_default().extend(std::iter::repeat_n(one, n));
+    }
+    Ok(states)
 }
 
 struct Drafts {

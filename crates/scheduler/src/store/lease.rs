@@ -4,17 +4,15 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use snapferry_api::job::{Made, Progress, TaskError, Work};
-use snapferry_types::spec::{
-    MediaAgentRef, Operation, ReadAs, RestoreSpec, RestoreTarget, StreamingBackupSpec, TaskSpec,
-};
+use snapferry_api::job::{Made, Progress, TaskError};
+use snapferry_types::spec::TaskSpec;
 use snapferry_types::state::TaskEvent;
 use snapferry_types::{AccessNodeId, DispatchId, Fence, IncarnationId, TaskId, TaskState};
 use sqlx::AnyConnection;
 
 use super::row::Read as _;
 use super::task::{self, Desired, LeasedTask, TaskRow};
-use super::{Store, StoreError, catalogue, dispatch, fleet, ledger, note};
+use super::{Store, StoreError, dispatch, fleet, note};
 
 /// How often a task is tried, and how long it waits in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +92,10 @@ impl Store {
         if before.dispatch != Some(by.dispatch) {
             return Ok(ClaimVerdict::Gone("the offer was withdrawn or replaced".to_owned()));
         }
-        if before.state.is_leased() && before.incarnation == Some(by.incarnation) {
+        if before.state.is_leased()
+            && before.incarnation == Some(by.incarnation)
+            && before.fence.generation == self.generation
+        {
             let spec = self.spec(&mut tx, &before, deployment).await?;
             return Ok(ClaimVerdict::Granted(Box::new(Grant { spec })));
         }
@@ -186,7 +187,7 @@ impl Store {
         if before.fence == fence && before.finished_epoch == Some(fence.epoch) {
             return Ok(before.state);
         }
-        check_fence(&before, fence)?;
+        self.check_fence(&before, fence)?;
         let now_ms = self.clock.wall_ms();
         let mut after = before.clone();
         after.progress = progress.unwrap_or(after.progress);
@@ -288,98 +289,23 @@ impl Store {
             .lock_task(conn, id)
             .await?
             .ok_or_else(|| StoreError::Stale(format!("there is no task {id}")))?;
-        check_fence(&row, fence)?;
+        self.check_fence(&row, fence)?;
         Ok(row)
     }
 
-    /// The first attempt chooses what a backup builds on; later ones stay with it while its snapshots are kept.
-    async fn choose_base(&self, conn: &mut AnyConnection, row: &mut TaskRow) -> Result<(), StoreError> {
-        let (Work::StreamingBackup(backup), Some(instance), Some(media_agent)) =
-            (&row.work, row.instance.clone(), row.media_agent)
-        else {
-            return Ok(());
-        };
-        if backup.full {
-            return Ok(());
+    /// Refuses a fence that is not the task's current one, or that was granted before the database lost work.
+    fn check_fence(&self, row: &TaskRow, fence: Fence) -> Result<(), StoreError> {
+        if row.fence != fence || fence.generation != self.generation {
+            return Err(StoreError::Stale(format!(
+                "task {} is at generation {} epoch {}, the call has generation {} epoch {}",
+                row.id, self.generation, row.fence.epoch, fence.generation, fence.epoch
+            )));
         }
-        if let Some(base) = &row.base
-            && let Ok(point) = catalogue::load(conn, base.recovery_point).await
-            && point.volumes.iter().all(|volume| volume.snapshot_kept)
-        {
-            return Ok(());
+        if !row.state.is_leased() {
+            return Err(StoreError::Stale(format!("task {} is {}", row.id, row.state.as_str())));
         }
-        row.base = catalogue::base(conn, row.hypervisor, &instance, media_agent, row.id).await?;
         Ok(())
     }
-
-    async fn spec(
-        &self,
-        conn: &mut AnyConnection,
-        row: &TaskRow,
-        deployment: &str,
-    ) -> Result<TaskSpec, StoreError> {
-        let accesses = self.accesses(conn, row.hypervisor, &row.region).await?;
-        let media_agent =
-            row.media_agent.ok_or_else(|| StoreError::Invalid("no MediaAgent was chosen".to_owned()))?;
-        let read_as = match accesses.read_as {
-            snapferry_api::hypervisor::ReadAs::Tenant => ReadAs::Tenant,
-            snapferry_api::hypervisor::ReadAs::Service => ReadAs::Service,
-        };
-        let mut superseded = Vec::new();
-        let operation = match &row.work {
-            Work::StreamingBackup(backup) => {
-                let instance = row
-                    .instance
-                    .clone()
-                    .ok_or_else(|| StoreError::Invalid("the task names no instance".to_owned()))?;
-                superseded = ledger::superseded(conn, row, &instance, media_agent).await?;
-                let base = row.base.clone();
-                Operation::StreamingBackup(StreamingBackupSpec { instance, base, full: backup.full, read_as })
-            }
-            Work::Restore(restore) => Operation::Restore(RestoreSpec {
-                recovery_point: restore.recovery_point,
-                volumes: restore.volumes.clone(),
-                target: target(restore.target.clone()),
-                extra_tags: restore.tags.clone(),
-            }),
-            Work::DeleteRecoveryPoint(delete) => {
-                superseded = ledger::of_point(conn, delete.recovery_point).await?;
-                Operation::DeleteRecoveryPoint(delete.recovery_point)
-            }
-        };
-        Ok(TaskSpec {
-            task: row.id,
-            job: row.job,
-            fence: row.fence,
-            attempt: row.attempts,
-            deployment: deployment.to_owned(),
-            tenant: row.hypervisor.to_string(),
-            keys: self.tenant_keys(conn, row.hypervisor).await?,
-            tenant_access: accesses.tenant,
-            service_access: accesses.service.filter(|_| read_as == ReadAs::Service),
-            media_agent: MediaAgentRef {
-                id: media_agent,
-                endpoint: fleet::endpoint(conn, media_agent).await?,
-            },
-            operation,
-            checkpoint: checkpoint(conn, row.id).await?,
-            objects: ledger::of_task(conn, row.id).await?,
-            superseded,
-        })
-    }
-}
-
-fn check_fence(row: &TaskRow, fence: Fence) -> Result<(), StoreError> {
-    if row.fence != fence {
-        return Err(StoreError::Stale(format!(
-            "task {} is at generation {} epoch {}, the call has generation {} epoch {}",
-            row.id, row.fence.generation, row.fence.epoch, fence.generation, fence.epoch
-        )));
-    }
-    if !row.state.is_leased() {
-        return Err(StoreError::Stale(format!("task {} is {}", row.id, row.state.as_str())));
-    }
-    Ok(())
 }
 
 /// Applies the end of an attempt; answers the sentence for the history.
@@ -457,22 +383,4 @@ fn end_cancelled_wait(row: &mut TaskRow, now_ms: i64) -> Result<(), StoreError> 
         row.apply(TaskEvent::CancelledByUser, now_ms)?;
     }
     Ok(())
-}
-
-async fn checkpoint(conn: &mut AnyConnection, task: TaskId) -> Result<Vec<u8>, StoreError> {
-    let row = sqlx::query("SELECT body FROM checkpoint WHERE task_id = $1")
-        .bind(task.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map_or_else(|| Ok(Vec::new()), |row| row.bytes("body"))
-}
-
-fn target(target: snapferry_api::restore::RestoreTarget) -> RestoreTarget {
-    use snapferry_api::restore::RestoreTarget as Asked;
-    match target {
-        Asked::Volumes { availability_zone } => RestoreTarget::Volumes { availability_zone },
-        Asked::Instance { name, instance_type, subnet_id, security_group_ids, key_name } => {
-            RestoreTarget::Instance { name, instance_type, subnet_id, security_group_ids, key_name }
-        }
-    }
 }

@@ -19,6 +19,7 @@ mod page;
 mod record;
 mod row;
 mod schema;
+mod spec;
 mod task;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub use self::record::{SealedPoint, Step};
 pub(crate) use self::row::timestamp;
 pub use self::task::{Desired, LeasedTask, TaskRow};
 use crate::clock::Clock;
-use crate::vault::Vault;
+use crate::vault::{Vault, random32};
 
 /// What the vault seals at the first start, to tell a wrong master key at the next.
 const VAULT_CHECK: &str = "master key check";
@@ -55,6 +56,7 @@ pub struct Store {
     vault: Vault,
     clock: Arc<dyn Clock>,
     generation: u64,
+    owner: String,
     changes: broadcast::Sender<JobId>,
 }
 
@@ -71,9 +73,27 @@ impl Store {
         let generation = generation.parse().map_err(|error: std::num::ParseIntError| {
             StoreError::Corrupt { column: "meta.generation", reason: error.to_string() }
         })?;
+        let owner = hex::encode(random32()?);
+        sqlx::query(
+            "INSERT INTO meta (name, value) VALUES ('owner', $1) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )
+        .bind(owner.clone())
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         let (changes, _) = broadcast::channel(CHANGES_CAPACITY);
-        Ok(Self { db, vault, clock, generation, changes })
+        Ok(Self { db, vault, clock, generation, owner, changes })
+    }
+
+    /// Refuses when another process has opened the database since: two would not see each other's renewals, so the
+    /// older one stops. What both wrote meanwhile is sound, because every write is a compare-and-set.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`].
+    pub async fn check_owner(&self) -> Result<(), StoreError> {
+        let owner = meta(&mut *self.reader().await?, "owner").await?;
+        if owner.as_ref() == Some(&self.owner) { Ok(()) } else { Err(StoreError::Superseded) }
     }
 
     /// Generation of the database: a part of every fence.

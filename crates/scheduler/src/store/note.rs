@@ -1,5 +1,7 @@
 //! The history of a job: sentences, numbered within it.
 
+use std::collections::HashMap;
+
 use snapferry_api::job::Note;
 use snapferry_types::{JobId, TaskId};
 use sqlx::AnyConnection;
@@ -13,7 +15,11 @@ const MAX_CHARS: usize = 2_000;
 /// Sentences of one task; later ones are dropped, but warnings and ends are not counted out before 1,000.
 const MAX_NOTES: i64 = 1_000;
 /// Sentences of a task in one answer.
-const SHOWN_NOTES: i64 = 200;
+const SHOWN_NOTES: usize = 200;
+/// Sentences of a job in one answer: the newest.
+const SHOWN_OF_JOB: i64 = 5_000;
+/// Sentences read at a time by a listener.
+const BATCH: i64 = 200;
 
 pub(super) async fn add(
     conn: &mut AnyConnection,
@@ -50,15 +56,30 @@ pub(super) async fn add(
     Ok(())
 }
 
-pub(super) async fn of_task(conn: &mut AnyConnection, task: TaskId) -> Result<Vec<Note>, StoreError> {
+/// The newest sentences of each task of a job, oldest first.
+pub(super) async fn of_job(
+    conn: &mut AnyConnection,
+    job: JobId,
+) -> Result<HashMap<TaskId, Vec<Note>>, StoreError> {
     let rows = sqlx::query(
-        "SELECT seq, task_id, at_ms, warning, text FROM note WHERE task_id = $1 ORDER BY seq DESC LIMIT $2",
+        "SELECT seq, task_id, at_ms, warning, text FROM note WHERE job_id = $1 ORDER BY seq DESC LIMIT $2",
     )
-    .bind(task.to_string())
-    .bind(SHOWN_NOTES)
+    .bind(job.to_string())
+    .bind(SHOWN_OF_JOB)
     .fetch_all(conn)
     .await?;
-    rows.iter().rev().map(read).collect()
+    let mut notes = HashMap::<TaskId, Vec<Note>>::new();
+    for row in &rows {
+        let note = read(row)?;
+        let of_task = notes.entry(note.task).or_default();
+        if of_task.len() < SHOWN_NOTES {
+            of_task.push(note);
+        }
+    }
+    for of_task in notes.values_mut() {
+        of_task.reverse();
+    }
+    Ok(notes)
 }
 
 impl Store {
@@ -73,7 +94,7 @@ impl Store {
         )
         .bind(job.to_string())
         .bind(big(after))
-        .bind(SHOWN_NOTES)
+        .bind(BATCH)
         .fetch_all(self.db.read())
         .await?;
         rows.iter().map(read).collect()

@@ -1,0 +1,281 @@
+//! The scheduler as its callers see it: the HTTP API through the client, and the lease service through gRPC.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod rig;
+mod suite;
+
+use futures::StreamExt as _;
+use rig::{OPERATOR, Rig, TENANT, VIEWER};
+use snapferry_api::hypervisor::{CreateRole, HypervisorQuery, Role};
+use snapferry_api::job::{JobEvent, JobQuery, JobState};
+use snapferry_api::page::PageQuery;
+use snapferry_api::recovery_point::RecoveryPointQuery;
+use snapferry_api::{ClientError, ProblemCode};
+use snapferry_types::{JobId, TaskState};
+use snapferry_wire::v1;
+use suite::world::{admin, tenant};
+
+fn code<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> ProblemCode {
+    outcome.unwrap_err().code().unwrap()
+}
+
+#[tokio::test]
+async fn a_backup_from_request_to_recovery_point() {
+    let rig = Rig::start().await;
+    let operator = rig.client(OPERATOR);
+    let (_, acme) = rig.accounts().await;
+    let node = rig.node().await;
+    let job = operator.create_job(&rig.backup(&acme, "i-0a"), Some("k1")).await.unwrap();
+    assert_eq!(job.summary.state, JobState::Queued);
+    let again = operator.create_job(&rig.backup(&acme, "i-0a"), Some("k1")).await.unwrap();
+    assert_eq!(again.summary.id, job.summary.id);
+    let mut events = operator.watch_job(job.summary.id, None).await.unwrap();
+
+    let granted = rig.claim_next(&node).await;
+    assert!(granted.lease_ms > 0);
+    let spec = snapferry_types::spec::TaskSpec::try_from(granted).unwrap();
+    let mut lease = rig.lease().await;
+    let progress =
+        v1::Progress { phase: "read".to_owned(), blocks_total: 8, blocks_done: 3, ..Default::default() };
+    let reply = lease
+        .renew(v1::RenewRequest {
+            task_id: spec.task.to_string(),
+            fence: Some(spec.fence.into()),
+            progress: Some(progress),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(reply.desired(), v1::Desired::Run);
+    let point = rig.seal(&spec, "i-0a", "snap-01").await;
+    let stale = v1::Fence { epoch: spec.fence.epoch + 1, ..spec.fence.into() };
+    let succeeded = v1::finish_request::Outcome::Succeeded(v1::Succeeded {
+        made: vec![v1::Made {
+            kind: "recovery_point".to_owned(),
+            id: point.to_string(),
+            source: String::new(),
+        }],
+    });
+    let finish = |fence| v1::FinishRequest {
+        task_id: spec.task.to_string(),
+        fence: Some(fence),
+        progress: None,
+        outcome: Some(succeeded.clone()),
+    };
+    let refused = lease.finish(finish(stale)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    lease.finish(finish(spec.fence.into())).await.unwrap();
+    lease.finish(finish(spec.fence.into())).await.unwrap();
+
+    let mut last = None;
+    let mut notes = Vec::new();
+    while let Some(event) = events.next().await {
+        match event.unwrap() {
+            JobEvent::Job(job) => last = Some(*job),
+            JobEvent::Note(note) => notes.push(note.text),
+        }
+    }
+    let last = last.unwrap();
+    assert_eq!(last.summary.state, JobState::Succeeded);
+    assert_eq!(last.tasks[0].progress.blocks_done, 3);
+    assert_eq!(last.tasks[0].made[0].id, point.to_string());
+    assert_eq!(notes, ["attempt 1 begins", "succeeded"]);
+    let shown = operator.recovery_point(point).await.unwrap();
+    assert_eq!(shown.summary.media_agent, Some(rig.media_agent));
+    let listed = operator.recovery_points(&RecoveryPointQuery::default()).await.unwrap();
+    assert_eq!(listed.items, [shown.summary]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_a_sentence() {
+    let rig = Rig::start().await;
+    let (_, acme) = rig.accounts().await;
+    let raw = reqwest::Client::new();
+    let post = async |path: &str, kind: &str, body: String| {
+        let request =
+            raw.post(format!("{}{path}", rig.url)).bearer_auth(OPERATOR).header("content-type", kind);
+        let response = request.body(body).send().await.unwrap();
+        let kind = response.headers().get("content-type").unwrap().to_str().unwrap().to_owned();
+        assert_eq!(kind, "application/problem+json");
+        let status = response.status().as_u16();
+        let problem: snapferry_api::Problem = response.json().await.unwrap();
+        assert_eq!(problem.status, status);
+        (status, problem.detail)
+    };
+    let json = "application/json";
+    assert_eq!(post("/v1/jobs", json, "{".to_owned()).await.0, 400);
+    assert_eq!(post("/v1/jobs", "text/plain", "{}".to_owned()).await.0, 415);
+    assert_eq!(post("/v1/jobs", json, " ".repeat((1 << 20) + 1)).await.0, 413);
+    let unknown = format!(
+        r#"{{"work":{{"kind":"streaming_backup","hypervisor":"{acme}","instances":["i-0a"]}},"prioritty":"low"}}"#
+    );
+    let (status, detail) = post("/v1/jobs", json, unknown).await;
+    assert!(status == 400 && detail.contains("prioritty"), "{detail}");
+    let wrong_kind = format!(
+        r#"{{"work":{{"kind":"streaming_backup","hypervisor":"{}","instances":["i-0a"]}}}}"#,
+        JobId::generate()
+    );
+    let (status, detail) = post("/v1/jobs", json, wrong_kind).await;
+    assert!(status == 400 && detail.contains("is not a hypervisor id"), "{detail}");
+    let no_instance =
+        format!(r#"{{"work":{{"kind":"streaming_backup","hypervisor":"{acme}","instances":["x"]}}}}"#);
+    let (status, detail) = post("/v1/jobs", json, no_instance).await;
+    assert!(status == 400 && detail.contains("EC2 instance id"), "{detail}");
+    let get = async |path: &str| {
+        let response = raw.get(format!("{}{path}", rig.url)).bearer_auth(OPERATOR).send().await.unwrap();
+        response.status().as_u16()
+    };
+    assert_eq!(get("/v1/jobs/nonsense").await, 400);
+    assert_eq!(get(&format!("/v1/jobs/{}", JobId::generate())).await, 404);
+    assert_eq!(get("/v1/jobs?limit=0").await, 400);
+    assert_eq!(get("/v1/jobs?limit=99999").await, 400);
+    assert_eq!(get("/v1/jobs?after=rubbish").await, 400);
+    assert_eq!(get("/v1/jobs?hypervisr=x").await, 400);
+    assert_eq!(get("/v1/nothing").await, 404);
+    assert_eq!(get("/healthz").await, 200);
+    assert_eq!(get("/metrics").await, 200);
+    assert_eq!(get("/openapi.json").await, 200);
+
+    let operator = rig.client(OPERATOR);
+    let mut no_id = tenant("beta", &operator.hypervisor(acme).await.unwrap());
+    if let CreateRole::Tenant { sign_in, .. } = &mut no_id.role {
+        *sign_in = snapferry_api::hypervisor::TenantSignIn::AssumeRole {
+            role_arn: "arn:aws:iam::333333333333:role/x".to_owned(),
+            external_id: "x".into(),
+        };
+    }
+    let refused = operator.create_hypervisor(&no_id).await.unwrap_err();
+    assert!(refused.to_string().contains("333333333333"), "{refused}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn every_token_sees_only_what_it_may() {
+    let rig = Rig::start().await;
+    let (operator, viewer, own) = (rig.client(OPERATOR), rig.client(VIEWER), rig.client(TENANT));
+    assert_eq!(
+        code(rig.client("nobody-has-this-one").jobs(&JobQuery::default()).await),
+        ProblemCode::Unauthenticated
+    );
+    assert_eq!(
+        code(own.jobs(&JobQuery::default()).await),
+        ProblemCode::Forbidden,
+        "its hypervisor is not there yet"
+    );
+    let (service, acme) = rig.accounts().await;
+    let admin = operator.hypervisor(service).await.unwrap();
+    let other = operator.create_hypervisor(&tenant("other", &admin)).await.unwrap().id;
+    let node = rig.node().await;
+
+    assert_eq!(code(viewer.create_job(&rig.backup(&acme, "i-0a"), None).await), ProblemCode::Forbidden);
+    assert_eq!(viewer.media_agents(&PageQuery::default()).await.unwrap().items.len(), 1);
+    for refused in [
+        code(own.access_nodes(&PageQuery::default()).await),
+        code(own.media_agents(&PageQuery::default()).await),
+        code(own.ledger(&Default::default()).await),
+        code(own.create_hypervisor(&suite::world::admin()).await),
+    ] {
+        assert_eq!(refused, ProblemCode::Forbidden);
+    }
+    let seen = own.hypervisors(&HypervisorQuery::default()).await.unwrap().items;
+    assert_eq!(seen.iter().map(|one| one.id).collect::<Vec<_>>(), [acme]);
+    assert!(matches!(seen[0].role, Role::Tenant { use_admin_account_resources: None, .. }));
+    assert_eq!(code(own.hypervisor(service).await), ProblemCode::NotFound);
+    assert_eq!(code(own.create_job(&rig.backup(&other, "i-0a"), None).await), ProblemCode::NotFound);
+    let theirs = operator.create_job(&rig.backup(&other, "i-0a"), None).await.unwrap().summary.id;
+    assert_eq!(code(own.job(theirs).await), ProblemCode::NotFound);
+    assert_eq!(code(own.cancel_job(theirs).await), ProblemCode::NotFound);
+    assert_eq!(code(own.watch_job(theirs, None).await), ProblemCode::NotFound);
+    assert!(own.jobs(&JobQuery::default()).await.unwrap().items.is_empty());
+    operator.cancel_job(theirs).await.unwrap();
+
+    let mine = own.create_job(&rig.backup(&acme, "i-0a"), None).await.unwrap().summary.id;
+    let spec = snapferry_types::spec::TaskSpec::try_from(rig.claim_next(&node).await).unwrap();
+    let mut lease = rig.lease().await;
+    let message = format!("MediaAgent {} at {} hung up on {}", rig.media_agent, rig::ENDPOINT, node.node_id);
+    lease
+        .finish(v1::FinishRequest {
+            task_id: spec.task.to_string(),
+            fence: Some(spec.fence.into()),
+            progress: None,
+            outcome: Some(v1::finish_request::Outcome::Failed(v1::Failed {
+                retryable: false,
+                error_class: "media_agent_unavailable".to_owned(),
+                message,
+            })),
+        })
+        .await
+        .unwrap();
+    let task = own.job(mine).await.unwrap().tasks.remove(0);
+    assert_eq!((task.state, task.access_node, task.media_agent), (TaskState::Failed, None, None));
+    let shown = serde_json::to_string(&task).unwrap();
+    for hidden in [rig.media_agent.to_string(), node.node_id.clone(), rig::ENDPOINT.to_owned()] {
+        assert!(!shown.contains(&hidden), "{hidden} is in {shown}");
+        let full = serde_json::to_string(&operator.job(mine).await.unwrap()).unwrap();
+        assert!(full.contains(&hidden), "operators see {hidden}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_never_come_out() {
+    let rig = Rig::start().await;
+    rig.accounts().await;
+    let raw = reqwest::Client::new();
+    for path in ["/v1/hypervisors", "/openapi.json", "/metrics"] {
+        let text = raw
+            .get(format!("{}{path}", rig.url))
+            .bearer_auth(OPERATOR)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        assert!(!text.contains(suite::world::SECRET));
+    }
+    let wrong = rig.client(OPERATOR).create_hypervisor(&admin()).await.unwrap_err();
+    assert_eq!(wrong.code(), Some(ProblemCode::Conflict), "{wrong}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_process_of_a_node_is_refused_until_the_first_says_farewell() {
+    let rig = Rig::start().await;
+    let node = rig.node().await;
+    let mut lease = rig.lease().await;
+    let mut second = node.clone();
+    second.incarnation = snapferry_types::IncarnationId::generate().to_string();
+    let refused = lease.node_hello(second.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists);
+    let farewell = v1::NodeHelloRequest { slots: 0, ..node };
+    assert!(!lease.node_hello(farewell).await.unwrap().into_inner().accept_work);
+    assert!(lease.node_hello(second).await.unwrap().into_inner().accept_work);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_job_stops_its_agent() {
+    let rig = Rig::start().await;
+    let operator = rig.client(OPERATOR);
+    let (_, acme) = rig.accounts().await;
+    let node = rig.node().await;
+    let job = operator.create_job(&rig.backup(&acme, "i-0a"), None).await.unwrap().summary.id;
+    let spec = snapferry_types::spec::TaskSpec::try_from(rig.claim_next(&node).await).unwrap();
+    assert_eq!(operator.cancel_job(job).await.unwrap().summary.state, JobState::Cancelling);
+    let mut lease = rig.lease().await;
+    let renew =
+        v1::RenewRequest { task_id: spec.task.to_string(), fence: Some(spec.fence.into()), progress: None };
+    let reply = lease.renew(renew).await.unwrap().into_inner();
+    assert_eq!(reply.desired(), v1::Desired::Cancel);
+    let cancelled = v1::FinishRequest {
+        task_id: spec.task.to_string(),
+        fence: Some(spec.fence.into()),
+        progress: None,
+        outcome: Some(v1::finish_request::Outcome::Cancelled(v1::Cancelled {})),
+    };
+    lease.finish(cancelled).await.unwrap();
+    assert_eq!(operator.job(job).await.unwrap().summary.state, JobState::Cancelled);
+    rig.stop().await;
+}

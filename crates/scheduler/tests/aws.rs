@@ -1,0 +1,197 @@
+//! Discovery and the reaper against the simulated AWS.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod suite;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use awssim::store::SyntheticSpec;
+use awssim::{Config, Running, Server};
+use prometheus::Registry;
+use serde_json::json;
+use snapferry_api::hypervisor::{AdminSignIn, CreateRole};
+use snapferry_api::job::TaskError;
+use snapferry_aws::ec2::{self, ImageVolume, NewImage, NewInstance};
+use snapferry_aws::{Account, SessionPurpose, SessionScope};
+use snapferry_scheduler::clock::Clock as _;
+use snapferry_scheduler::config::ReaperConfig;
+use snapferry_scheduler::discovery::{AwsDiscovery, Discovery as _};
+use snapferry_scheduler::metrics::Metrics;
+use snapferry_scheduler::reaper::{Reaped, Reaper};
+use snapferry_scheduler::store::{FinishOutcome, Step};
+use snapferry_types::aws::Tag;
+use snapferry_types::ledger::{LedgerState, ObjectKind, ownership_tags};
+use snapferry_types::{AccountAccess, HypervisorId, InstanceId, LedgerId};
+use suite::world::{LIMITS, SECRET, World, admin, source_entry, tenant};
+use tokio_util::sync::CancellationToken;
+
+const SERVICE: &str = "111111111111";
+const TENANT: &str = "222222222222";
+const REGION: &str = "eu-central-1";
+
+/// The world of the store suite, and its accounts in a simulated AWS.
+struct Sim {
+    world: World,
+    server: Running,
+    hypervisor: HypervisorId,
+    _folder: tempfile::TempDir,
+}
+
+async fn sim() -> Sim {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::start(Config { listen, data_dir: folder.path().join("aws") }).await.unwrap();
+    let aws = &server.context().world;
+    let key = aws.create_user(SERVICE, "service", Vec::new());
+    aws.create_user(TENANT, "owner", Vec::new());
+    let trust = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "AWS": format!("arn:aws:iam::{SERVICE}:root") },
+        "Action": "sts:AssumeRole",
+        "Condition": { "StringEquals": { "sts:ExternalId": SECRET } }
+    }] });
+    aws.create_role(TENANT, "snapferry", trust, Vec::new());
+
+    let mut world = World::new(format!("sqlite:{}", folder.path().join("db").display())).await;
+    let mut service = admin();
+    service.name = "simulated".to_owned();
+    service.endpoint_url = Some(server.endpoint());
+    service.role = CreateRole::Admin {
+        sign_in: AdminSignIn::AccessKey {
+            access_key_id: key.access_key_id.clone(),
+            secret_access_key: key.secret_access_key.clone().into(),
+        },
+        roles: Vec::new(),
+    };
+    let service = world.store.create_hypervisor(&service).await.unwrap();
+    let mut account = tenant("simulated-tenant", &service);
+    account.endpoint_url = Some(server.endpoint());
+    world.tenant = world.store.create_hypervisor(&account).await.unwrap();
+    let hypervisor = world.tenant.id;
+    Sim { world, server, hypervisor, _folder: folder }
+}
+
+impl Sim {
+    async fn access(&self) -> AccountAccess {
+        self.world.store.account_access(self.hypervisor, &REGION.parse().unwrap()).await.unwrap()
+    }
+
+    async fn account(&self) -> Account {
+        let purpose = SessionPurpose::named("test", SessionScope::Unrestricted);
+        Account::open(&self.access().await, purpose).await.unwrap()
+    }
+
+    async fn instance(&self, account: &Account) -> InstanceId {
+        let spec = SyntheticSpec {
+            volume_size_gib: 1,
+            seed: 1,
+            fraction_hole: 1.0,
+            fraction_zero: 0.0,
+            fraction_duplicate: 0.0,
+            fraction_compressible: 0.0,
+            fraction_random: 0.0,
+            changed_from: None,
+        };
+        let context = self.server.context();
+        context.store.create_synthetic("snap-0a", &spec).unwrap();
+        context.world.register_snapshot(TENANT, REGION, "snap-0a", 1);
+        let image = NewImage {
+            name: "golden".to_owned(),
+            architecture: "x86_64".to_owned(),
+            boot_mode: None,
+            virtualization_type: None,
+            ena_support: true,
+            root_device_name: "/dev/xvda".to_owned(),
+            volumes: vec![ImageVolume {
+                device_name: "/dev/xvda".to_owned(),
+                snapshot: "snap-0a".parse().unwrap(),
+                size_gib: 1,
+                volume_type: "gp3".to_owned(),
+                iops: None,
+                throughput_mibps: None,
+                delete_on_termination: true,
+            }],
+            tags: Vec::new(),
+        };
+        let image_id = ec2::register_image(account, &image).await.unwrap();
+        let instance = NewInstance {
+            image_id,
+            instance_type: "m6i.large".to_owned(),
+            network_interfaces: Vec::new(),
+            key_name: None,
+            iam_instance_profile_arn: None,
+            availability_zone: None,
+            tenancy: None,
+            placement_group: None,
+            ebs_optimized: false,
+            tags: vec![Tag::new("Name", "web-1")],
+            client_token: LedgerId::generate().to_string(),
+        };
+        let id = ec2::run_instance(account, &instance).await.unwrap();
+        ec2::wait_instance_running(account, &id, &CancellationToken::new()).await.unwrap();
+        id
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_instances_are_found_through_its_role() {
+    let sim = sim().await;
+    let id = sim.instance(&sim.account().await).await;
+    let found = AwsDiscovery.instances(&sim.access().await).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].id, found[0].name.as_deref(), found[0].volumes.len()), (&id, Some("web-1"), 1));
+
+    let mut stranger = sim.access().await;
+    stranger.roles[0].external_id = Some("wrong".to_owned().into());
+    let refused = AwsDiscovery.instances(&stranger).await.unwrap_err().to_string();
+    assert!(refused.contains("external id") && !refused.contains(SECRET), "{refused}");
+}
+
+#[tokio::test]
+async fn the_reaper_removes_what_a_failed_task_left_and_nothing_else() {
+    let sim = sim().await;
+    let account = sim.account().await;
+    let instance = sim.instance(&account).await;
+    let spec = sim.world.running(instance.as_str()).await;
+
+    // Two objects: one whose making was recorded, one whose reply was lost.
+    let mut known = source_entry(&spec, "snap-0");
+    let mut lost = source_entry(&spec, "snap-0");
+    let mut made = Vec::new();
+    for entry in [&known, &lost] {
+        let tags = ownership_tags("test", spec.task, entry.purpose, entry.id);
+        let snapshots =
+            ec2::create_snapshots(&account, &instance, &ec2::Exclude::default(), &tags).await.unwrap();
+        assert_eq!(snapshots.len(), 1);
+        made.push(snapshots[0].1.clone());
+    }
+    known.object_ids = vec![made[0].to_string()];
+    lost.object_ids.clear();
+    lost.state = LedgerState::Intended;
+    for entry in [&known, &lost] {
+        sim.world.store.record(spec.task, spec.fence, Step::Ledger(entry.clone())).await.unwrap();
+    }
+    ec2::wait_snapshots_completed(&account, &made, |_| {}, &CancellationToken::new()).await.unwrap();
+
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let clock = sim.world.clock.clone();
+    let reaper = Reaper::new(Arc::clone(&sim.world.store), clock, ReaperConfig::default(), metrics);
+    let stop = CancellationToken::new();
+    sim.world.clock.advance(Duration::from_secs(600));
+    assert_eq!(reaper.round(&stop).await.unwrap(), Reaped::default(), "the task is at work");
+
+    let error = TaskError { class: "denied".to_owned(), message: String::new() };
+    let failed = FinishOutcome::Failed { retryable: false, error };
+    sim.world.store.finish(spec.task, spec.fence, None, failed, &LIMITS).await.unwrap();
+    assert!(!sim.world.store.reapable(sim.world.clock.wall_ms(), 10).await.unwrap().is_empty());
+    assert_eq!(reaper.round(&stop).await.unwrap(), Reaped { n_removed: 2, n_failed: 0 });
+    for entry in [&known, &lost] {
+        let left = ec2::find_by_ledger_tag(&account, ObjectKind::Snapshot, entry.id).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    assert_eq!(reaper.round(&stop).await.unwrap(), Reaped::default(), "twice is once");
+    let states = ec2::snapshot_states(&account, &["snap-0a".parse().unwrap()]).await.unwrap();
+    assert_eq!(states.len(), 1, "the tenant's own snapshot is untouched");
+}
