@@ -93,7 +93,9 @@ impl Rig {
             &amqp_url,
         )?;
         let client = Client::new(&format!("http://127.0.0.1:{}", ports.http), None)?;
-        eventually(BOUND, "the scheduler answers", || async { client.health().await.is_ok() }).await?;
+        eventually(BOUND, "the scheduler answers", || async { client.health().await.is_ok() })
+            .await
+            .with_context(|| last_lines("scheduler", &scheduler))?;
         let tenant = register(&client, &sim).await?;
         let mut rig = Self {
             scheduler,
@@ -112,7 +114,9 @@ impl Rig {
             rig.add_agent()?;
         }
         let n_agents = options.n_agents;
-        eventually(BOUND, "agents and MediaAgent announce themselves", || rig.is_ready(n_agents)).await?;
+        eventually(BOUND, "agents and MediaAgent announce themselves", || rig.is_ready(n_agents))
+            .await
+            .with_context(|| rig.logs())?;
         Ok(rig)
     }
 
@@ -246,13 +250,17 @@ impl Rig {
         let processes = [("scheduler", &self.scheduler), ("media-agent", &self.media_agent)];
         let agents = self.agents.iter().map(|agent| ("agent", agent));
         for (name, process) in processes.into_iter().chain(agents) {
-            let log = process.log().unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
-            text.push_str(&format!("--- {name} ---\n{}\n", last.join("\n")));
+            text.push_str(&last_lines(name, process));
         }
         text
     }
+}
+
+fn last_lines(name: &str, process: &Process) -> String {
+    let log = process.log().unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+    format!("--- {name} ---\n{}\n", last.join("\n"))
 }
 
 fn spawn(

@@ -10,7 +10,7 @@ use snapferry_service::{Exit, config, shutdown, telemetry};
 #[derive(Parser)]
 #[command(version, about = "The Snapferry scheduler: jobs, leases, catalogue and the HTTP API")]
 struct Arguments {
-    /// Configuration file (TOML); variables that begin with SNAPFERRY_ lie over it.
+    /// Configuration file (TOML); variables SNAPFERRY_SCHEDULER_… lie over it.
     #[arg(long)]
     config: PathBuf,
     /// Voids every grant from before this start: for a database that lost committed work (failover, restored copy).
@@ -21,7 +21,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match config::load::<Config>(Some(&arguments.config), "SNAPFERRY_") {
+    let config = match config::load::<Config>(Some(&arguments.config), "SNAPFERRY_SCHEDULER_") {
         Ok(config) => config,
         Err(error) => return end(Exit::Usage, &error.into()),
     };

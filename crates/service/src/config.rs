@@ -1,9 +1,9 @@
 //! Configuration: a TOML file, then variables of the environment on top, then the process's own type, which refuses
 //! unknown keys (`#[serde(deny_unknown_fields)]`). This is the only place that reads the environment.
 //!
-//! `SNAPFERRY_HTTP__LISTEN=127.0.0.1:8080` sets `listen` in the table `[http]`: the prefix goes, two underscores go
-//! down one table, the rest is the key in lower case. Values that are TOML (numbers, booleans, arrays, quoted
-//! text) are taken as such, everything else as text.
+//! Each program has its prefix. With `SNAPFERRY_SCHEDULER_`, `SNAPFERRY_SCHEDULER_HTTP__LISTEN=127.0.0.1:8080` sets
+//! `listen` in the table `[http]`: the prefix goes, two underscores go down one table, the rest is the key in lower
+//! case. Values that are TOML (numbers, booleans, arrays, quoted text) are taken as such, everything else as text.
 
 use std::path::{Path, PathBuf};
 

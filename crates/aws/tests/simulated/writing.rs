@@ -153,6 +153,8 @@ async fn source_and_target_keep_the_promises_of_their_seams() {
     let (id, _) = started(&account).await;
     let target = Arc::new(EbsSnapshotTarget::new(&account, &id, 1));
     conformance::check_block_target(target).await;
+    let stop = CancellationToken::new();
+    ec2::wait_snapshots_completed(&account, std::slice::from_ref(&id), |_| (), &stop).await.unwrap();
     let written = EbsSnapshotSource::open(&account, &id).await.unwrap();
     let indexes: Vec<u32> = written.list(0).map(|block| block.unwrap().index.0).collect().await;
     assert_eq!(indexes, [3, 5]);
