@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use snapferry_api::ProblemCode;
 use snapferry_api::page::{DEFAULT_LIMIT, MAX_LIMIT};
 
+use super::MAX_BODY;
 use super::problem::Refusal;
 
 /// The id in the path.
@@ -49,7 +50,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         Json::<T>::from_request(request, state).await.map(|Json(body)| Self(body)).map_err(|rejection| {
             let code = match (&rejection, rejection.status().as_u16()) {
-                (_, 413) => ProblemCode::TooLarge,
+                (_, 413) => {
+                    let detail =
+                        format!("the body is larger than {} MiB; ask for less at a time", MAX_BODY >> 20);
+                    return Refusal::new(ProblemCode::TooLarge, detail);
+                }
                 (JsonRejection::MissingJsonContentType(_), _) => ProblemCode::UnsupportedMediaType,
                 _ => ProblemCode::InvalidRequest,
             };

@@ -99,13 +99,18 @@ impl Store {
                         tenant.id
                     )));
                 }
-                let region = backup.region.clone().or_else(|| tenant.regions.first().cloned());
-                let region = region.filter(|region| tenant.regions.contains(region)).ok_or_else(|| {
-                    StoreError::Invalid(format!(
-                        "hypervisor {} is not registered for the region; its regions are {:?}",
-                        tenant.name, tenant.regions
-                    ))
-                })?;
+                let region = match &backup.region {
+                    Some(asked) if !tenant.regions.contains(asked) => {
+                        return Err(StoreError::Invalid(format!(
+                            "hypervisor {} is not registered for region {asked}; its regions are {:?}",
+                            tenant.name, tenant.regions
+                        )));
+                    }
+                    Some(asked) => asked.clone(),
+                    None => tenant.regions.first().cloned().ok_or_else(|| {
+                        StoreError::Invalid(format!("hypervisor {} has no region; name one", tenant.name))
+                    })?,
+                };
                 let tasks = backup
                     .instances
                     .iter()
