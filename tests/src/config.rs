@@ -4,7 +4,31 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::rig::REGION;
+use crate::rig::{REGION, RigOptions};
+
+/// Tokens of the API, by what they may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens {
+    /// Everything.
+    pub operator: &'static str,
+    /// What the rig's tenant may.
+    pub tenant: &'static str,
+    /// What another tenant may, the hypervisor `stranger`.
+    pub stranger: &'static str,
+    /// Looking.
+    pub viewer: &'static str,
+}
+
+/// The tokens of a rig that asks for them.
+pub const TOKENS: Tokens = Tokens {
+    operator: "operator-0123456789abcdef",
+    tenant: "tenant-0123456789abcdef",
+    stranger: "stranger-0123456789abcdef",
+    viewer: "viewer-0123456789abcdef",
+};
+
+/// What the library keeps free of a small disk, in MiB.
+const RESERVE_MIB: u32 = 8;
 
 /// Ports that the processes agree on.
 #[derive(Debug, Clone, Copy)]
@@ -15,8 +39,8 @@ pub(crate) struct Ports {
 }
 
 /// `scheduler.toml`.
-pub(crate) fn scheduler(dir: &Path, ports: Ports, lease_ms: u64) -> Result<PathBuf> {
-    let text = format!(
+pub(crate) fn scheduler(dir: &Path, ports: Ports, options: &RigOptions) -> Result<PathBuf> {
+    let mut text = format!(
         r#"
 deployment = "test"
 database = "sqlite:{dir}/scheduler.db"
@@ -48,13 +72,30 @@ url = {{ env = "TEST_AMQP_URL" }}
         dir = dir.display(),
         http = ports.http,
         lease = ports.lease,
+        lease_ms = options.lease_ms,
     );
+    if options.with_tokens {
+        for (name, role, hypervisor, secret) in [
+            ("operator", "operator", None, TOKENS.operator),
+            ("tenant", "tenant", Some("customer"), TOKENS.tenant),
+            ("stranger", "tenant", Some("stranger"), TOKENS.stranger),
+            ("viewer", "viewer", None, TOKENS.viewer),
+        ] {
+            let file = dir.join(format!("{name}.token"));
+            std::fs::write(&file, secret)?;
+            let hypervisor = hypervisor.map(|name| format!("hypervisor = \"{name}\"\n")).unwrap_or_default();
+            text.push_str(&format!(
+                "\n[[tokens]]\nname = \"{name}\"\nrole = \"{role}\"\n{hypervisor}secret = {{ file = \"{}\" }}\n",
+                file.display()
+            ));
+        }
+    }
     write(&dir.join("scheduler.toml"), &text)
 }
 
 /// `media-agent.toml`.
-pub(crate) fn media_agent(dir: &Path, ports: Ports) -> Result<PathBuf> {
-    let text = format!(
+pub(crate) fn media_agent(dir: &Path, ports: Ports, options: &RigOptions) -> Result<PathBuf> {
+    let mut text = format!(
         r#"
 name = "media"
 listen = "127.0.0.1:{media}"
@@ -67,6 +108,9 @@ dir = "{dir}/library"
         media = ports.media,
         lease = ports.lease,
     );
+    if options.library_mib.is_some() {
+        text.push_str(&format!("reserve_bytes = {}\npack_bytes = 4194304\n", u64::from(RESERVE_MIB) << 20));
+    }
     write(&dir.join("media-agent.toml"), &text)
 }
 

@@ -2,8 +2,16 @@
 //! RabbitMQ between them, a simulated AWS before them. The tests are in `tests/`; here is the rig they stand on.
 
 mod config;
+mod disk;
+mod faults;
 mod instance;
+mod outsider;
 mod rig;
+mod tickets;
 
+pub use config::{TOKENS, Tokens};
+pub use disk::Disk;
+pub use faults::set_role;
 pub use instance::{TestInstance, write_data};
-pub use rig::{ACCOUNT, REGION, Rig, RigOptions};
+pub use rig::{ACCOUNT, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE};
+pub use tickets::TicketTap;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use awssim::{Config as SimConfig, Running, Server};
-use serde_json::json;
 use snapferry_api::Client;
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
 use snapferry_api::job::{CreateJob, Job, JobState, Priority, StreamingBackup, Work};
@@ -16,13 +15,18 @@ use snapferry_api::restore::{Restore, RestoreTarget};
 use snapferry_testkit::{Broker, Process, eventually, free_port};
 use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId};
 
-use crate::config::{self, Ports};
+use crate::config::{self, Ports, TOKENS};
+use crate::disk::Disk;
+use crate::faults::set_role;
 
 /// The tenant's account.
 pub const ACCOUNT: &str = "222222222222";
 /// The region of everything.
 pub const REGION: &str = "eu-central-1";
-const SERVICE: &str = "111111111111";
+/// The service provider's account.
+pub const SERVICE: &str = "111111111111";
+/// What the tenant's role asks for.
+pub const EXTERNAL_ID: &str = "the-external-id";
 
 /// Nothing in these tests takes longer unless it is broken.
 const BOUND: Duration = Duration::from_secs(90);
@@ -34,11 +38,17 @@ pub struct RigOptions {
     pub lease_ms: u64,
     /// Agents at the start.
     pub n_agents: usize,
+    /// Whose credentials read the tenant's blocks.
+    pub read_as: ReadAs,
+    /// Size of the disk that the library lies on; the machine's own when absent. Needs root.
+    pub library_mib: Option<u32>,
+    /// Whether the API asks for one of the [`crate::TOKENS`].
+    pub with_tokens: bool,
 }
 
 impl Default for RigOptions {
     fn default() -> Self {
-        Self { lease_ms: 3_000, n_agents: 2 }
+        Self { lease_ms: 3_000, n_agents: 2, read_as: ReadAs::Tenant, library_mib: None, with_tokens: false }
     }
 }
 
@@ -56,11 +66,16 @@ pub struct Rig {
     pub sim: Running,
     /// The API.
     pub client: Client,
+    /// The service provider.
+    pub provider: HypervisorId,
     /// The tenant.
     pub tenant: HypervisorId,
+    /// The library's disk, where it has one of its own.
+    pub disk: Option<Disk>,
+    /// Folder of everything: configurations, logs, the library.
+    pub dir: PathBuf,
     ports: Ports,
     amqp_url: String,
-    dir: PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -81,22 +96,25 @@ impl Rig {
             &dir,
             "snapferry-scheduler",
             "scheduler",
-            &config::scheduler(&dir, ports, options.lease_ms)?,
+            &config::scheduler(&dir, ports, &options)?,
             &amqp_url,
         )?;
-        std::fs::create_dir_all(dir.join("library"))?;
+        let library = dir.join("library");
+        std::fs::create_dir_all(&library)?;
+        let disk = options.library_mib.map(|mib| Disk::mount(&library, mib)).transpose()?;
         let media_agent = spawn(
             &dir,
             "snapferry-media-agent",
             "media-agent",
-            &config::media_agent(&dir, ports)?,
+            &config::media_agent(&dir, ports, &options)?,
             &amqp_url,
         )?;
-        let client = Client::new(&format!("http://127.0.0.1:{}", ports.http), None)?;
+        let operator = options.with_tokens.then(|| TOKENS.operator.into());
+        let client = Client::new(&format!("http://127.0.0.1:{}", ports.http), operator)?;
         eventually(BOUND, "the scheduler answers", || async { client.health().await.is_ok() })
             .await
             .with_context(|| last_lines("scheduler", &scheduler))?;
-        let tenant = register(&client, &sim).await?;
+        let (provider, tenant) = register(&client, &sim, options.read_as).await?;
         let mut rig = Self {
             scheduler,
             media_agent,
@@ -104,10 +122,12 @@ impl Rig {
             broker,
             sim,
             client,
+            provider,
             tenant,
+            disk,
+            dir,
             ports,
             amqp_url,
-            dir,
             _folder: folder,
         };
         for _ in 0..options.n_agents {
@@ -151,6 +171,12 @@ impl Rig {
         self.media_agent =
             spawn(&self.dir, "snapferry-media-agent", "media-agent-2", &config, &self.amqp_url)?;
         Ok(())
+    }
+
+    /// Where the API is.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.http)
     }
 
     async fn is_ready(&self, n_agents: usize) -> bool {
@@ -245,7 +271,7 @@ impl Rig {
     }
 
     /// The logs' last lines.
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let mut text = String::new();
         let processes = [("scheduler", &self.scheduler), ("media-agent", &self.media_agent)];
         let agents = self.agents.iter().map(|agent| ("agent", agent));
@@ -271,29 +297,24 @@ fn spawn(
     amqp_url: &str,
 ) -> Result<Process> {
     let config = config.to_string_lossy();
-    let environment = [("TEST_AMQP_URL", amqp_url), ("SNAPFERRY_LOG", "info"), ("NO_COLOR", "1")];
+    let levels = "info,snapferry_agent=debug";
+    let environment = [("TEST_AMQP_URL", amqp_url), ("SNAPFERRY_LOG", levels), ("NO_COLOR", "1")];
     Process::spawn(binary, &["--config", &config], &environment, &dir.join(format!("{name}.log")))
 }
 
 /// Makes both accounts in AWS and registers them.
-async fn register(client: &Client, sim: &Running) -> Result<HypervisorId> {
+async fn register(client: &Client, sim: &Running, read_as: ReadAs) -> Result<(HypervisorId, HypervisorId)> {
     let world = &sim.context().world;
     let key = world.create_user(SERVICE, "snapferry", Vec::new());
     world.create_account(ACCOUNT);
-    let trust = json!({ "Statement": [{
-        "Effect": "Allow",
-        "Action": "sts:AssumeRole",
-        "Principal": { "AWS": format!("arn:aws:iam::{SERVICE}:root") },
-        "Condition": { "StringEquals": { "sts:ExternalId": "the-external-id" } },
-    }] });
-    let role_arn = world.create_role(ACCOUNT, "snapferry", trust, Vec::new());
+    let role_arn = set_role(sim, EXTERNAL_ID, Vec::new());
     let new = |name: &str, account: &str, role| -> Result<CreateHypervisor> {
         Ok(CreateHypervisor {
             name: name.to_owned(),
             account: account.parse()?,
             regions: vec![REGION.parse()?],
             endpoint_url: Some(sim.endpoint()),
-            read_as: ReadAs::Tenant,
+            read_as,
             role,
         })
     };
@@ -303,7 +324,8 @@ async fn register(client: &Client, sim: &Running) -> Result<HypervisorId> {
     };
     let admin = new("provider", SERVICE, CreateRole::Admin { sign_in, roles: Vec::new() })?;
     let admin = client.create_hypervisor(&admin).await?;
-    let sign_in = TenantSignIn::AssumeRole { role_arn, external_id: "the-external-id".into() };
+    let sign_in = TenantSignIn::AssumeRole { role_arn, external_id: EXTERNAL_ID.into() };
     let role = CreateRole::Tenant { use_admin_account_resources: admin.id, sign_in };
-    Ok(client.create_hypervisor(&new("customer", ACCOUNT, role)?).await?.id)
+    let tenant = client.create_hypervisor(&new("customer", ACCOUNT, role)?).await?;
+    Ok((admin.id, tenant.id))
 }

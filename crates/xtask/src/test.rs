@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::{install, run, tidy};
 
-/// Tests that need a broker, a database, Python or processes of their own, by their test binaries' names.
-const SLOW: &str = "binary(~rabbit) | binary(~postgres) | binary(~boto3) | binary(=process)";
+/// Tests that need a broker, a database, Python or processes of their own.
+const SLOW: &str = "binary(~rabbit) | binary(~postgres) | binary(~boto3) | package(snapferry-tests)";
 
 pub(crate) fn run(fast: bool, filter: &[String]) -> Result<()> {
     tidy::run()?;

@@ -1,0 +1,87 @@
+//! What goes wrong in AWS on purpose, and what is looked at afterwards.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use awssim::Running;
+use awssim::faults::{Effect, Rule};
+use serde_json::{Value, json};
+use snapferry_api::job::{Job, JobState, Task};
+use snapferry_testkit::eventually;
+use snapferry_types::JobId;
+
+use crate::rig::{ACCOUNT, EXTERNAL_ID, Rig, SERVICE};
+
+/// The reaper's delay and some rounds.
+const CLEAN_BOUND: Duration = Duration::from_secs(30);
+
+/// Makes the tenant's role anew: what it asks for, and what it may do (everything, without policies).
+pub fn set_role(sim: &Running, external_id: &str, policies: Vec<Value>) -> String {
+    let trust = json!({ "Statement": [{
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": { "AWS": format!("arn:aws:iam::{SERVICE}:root") },
+        "Condition": { "StringEquals": { "sts:ExternalId": external_id } },
+    }] });
+    sim.context().world.create_role(ACCOUNT, "snapferry", trust, policies)
+}
+
+impl Rig {
+    /// Takes actions away from the tenant's role; it may do everything else.
+    pub fn deny(&self, actions: &[&str]) {
+        let all = json!({ "Effect": "Allow", "Action": "*", "Resource": "*" });
+        let but = json!({ "Effect": "Deny", "Action": actions, "Resource": "*" });
+        let statements = if actions.is_empty() { vec![all] } else { vec![all, but] };
+        set_role(&self.sim, EXTERNAL_ID, vec![json!({ "Version": "2012-10-17", "Statement": statements })]);
+    }
+
+    /// Puts one rule in place of all others.
+    pub fn hurt(&self, rule: Rule) {
+        self.sim.context().faults.set_rules(vec![rule]);
+    }
+
+    /// Hurts so many block reads.
+    pub fn hurt_reads(&self, effect: Effect, times: u64) {
+        self.hurt(Rule::new(effect).on("ebs", "GetSnapshotBlock").times(times));
+    }
+
+    /// How often the rules in force took effect.
+    #[must_use]
+    pub fn fired(&self) -> u64 {
+        self.sim.context().faults.rules().iter().map(|report| report.fired).sum()
+    }
+
+    /// Calls of an action by all accounts, those refused included.
+    #[must_use]
+    pub fn calls(&self, service: &str, action: &str) -> u64 {
+        self.sim.context().faults.counters().calls_of(service, action)
+    }
+
+    /// Waits until a job has failed; answers its one task, which has an error.
+    ///
+    /// # Errors
+    /// When it ends otherwise, or not at all.
+    pub async fn fail(&self, id: JobId) -> Result<(Job, Task)> {
+        let job = self.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await?;
+        if job.summary.state != JobState::Failed {
+            bail!("the job did not fail: {job:#?}\n{}", self.logs());
+        }
+        let task = job.tasks.first().cloned().context("the job has no task")?;
+        task.error.as_ref().with_context(|| format!("the task has no error: {job:#?}"))?;
+        Ok((job, task))
+    }
+
+    /// Waits until the tenant has so many snapshots and volumes, and no image.
+    ///
+    /// # Errors
+    /// Says what there is instead.
+    pub async fn left(&self, snapshots: usize, volumes: usize) -> Result<()> {
+        let waited = eventually(CLEAN_BOUND, "AWS has nothing but what is meant to stay", || async {
+            (self.count("snapshots"), self.count("volumes"), self.count("images")) == (snapshots, volumes, 0)
+        })
+        .await;
+        waited.with_context(|| {
+            format!("{:?}\n{}", self.sim.context().world.inventory(Some(ACCOUNT)), self.logs())
+        })
+    }
+}

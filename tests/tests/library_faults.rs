@@ -1,0 +1,56 @@
+//! Faults on the side of the MediaAgent: a damaged pack.
+
+use std::path::Path;
+
+use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
+
+/// Turns over a bit in the middle of every pack of at least 256 KiB; answers how many.
+fn damage(folder: &Path) -> usize {
+    let mut n_damaged = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            n_damaged += damage(&path);
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.len() >= 256 << 10 {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            n_damaged += 1;
+        }
+    }
+    n_damaged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_pack_fails_the_restore_and_names_the_recovery_points() {
+    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let hit = TestInstance::place(&sim, "hit", 10).unwrap();
+    let hit_job = rig.succeed(rig.back_up(&hit.id).await.unwrap()).await.unwrap();
+    let touched = Rig::recovery_point(&hit_job).unwrap();
+    assert!(damage(&rig.dir.join("library/objects/packs")) > 0, "there is no pack to damage");
+    // Stored after the damage, and nothing of it is the same.
+    let whole = TestInstance::place(&sim, "whole", 0).unwrap();
+    for (n, volume) in whole.volumes.iter().enumerate() {
+        write_data(&sim, volume, 1, 5, 77 + n as u64).unwrap();
+    }
+    let content = whole.content(&sim).unwrap();
+    let whole_job = rig.succeed(rig.back_up(&whole.id).await.unwrap()).await.unwrap();
+    let untouched = Rig::recovery_point(&whole_job).unwrap();
+    assert_eq!((rig.count("snapshots"), rig.count("volumes")), (4, 4));
+
+    let (job, task) = rig.fail(rig.restore(touched).await.unwrap()).await.unwrap();
+    let error = task.error.unwrap();
+    assert_eq!((error.class.as_str(), task.attempts), ("corrupt", 1), "{}", error.message);
+    assert!(error.message.contains(&touched.to_string()), "{}", error.message);
+    assert!(!error.message.contains(&untouched.to_string()), "{}", error.message);
+    assert!(job.tasks[0].made.is_empty(), "{:?}", job.tasks[0].made);
+    rig.left(4, 4).await.unwrap();
+
+    let restored = rig.succeed(rig.restore(untouched).await.unwrap()).await.unwrap();
+    whole.check(&sim, &restored, &content).unwrap();
+    rig.left(4, 6).await.unwrap();
+}
