@@ -45,11 +45,13 @@ pub struct TlsError {
 }
 
 impl TlsFiles {
-    /// Reads the files.
+    /// Reads the files. The process's TLS is aws-lc's from then on, unless something else was chosen before: rustls
+    /// refuses to choose where two providers are linked, and the broker's client brings the other one.
     ///
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn read(&self) -> Result<TlsMaterial, TlsError> {
+        let _chosen_before = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let read =
             |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError { path: path.clone(), source });
         Ok(TlsMaterial { cert: read(&self.cert)?, key: read(&self.key)?, ca: read(&self.ca)? })
