@@ -1,7 +1,7 @@
 //! From an error to what a person reads and the code a script sees.
 
 use snapferry_api::{ClientError, ProblemCode};
-use snapferry_service::Exit;
+use snapferry_service::{ConfigError, Exit};
 use thiserror::Error;
 
 /// A watched job that did not succeed; its tasks' errors have been printed.
@@ -21,6 +21,9 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
 fn exit_of(error: &anyhow::Error) -> Exit {
     if let Some(failed) = error.downcast_ref::<JobFailed>() {
         return failed.into();
+    }
+    if error.downcast_ref::<ConfigError>().is_some() {
+        return Exit::Usage;
     }
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Url { .. }) => Exit::Usage,
