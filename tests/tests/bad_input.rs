@@ -14,7 +14,7 @@ use snapferry_types::{JobId, RecoveryPointId};
 async fn a_configuration_with_an_unknown_key_ends_with_code_2_and_names_key_and_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.toml");
-    let cases: [(&str, Option<&str>, &str); 3] = [
+    let cases = [
         (
             "snapferry-scheduler",
             None,
@@ -26,12 +26,14 @@ async fn a_configuration_with_an_unknown_key_ends_with_code_2_and_names_key_and_
             "name = 'm'\nlisten = '127.0.0.1:0'\n[library]\ndir = 'x'\nlisen = 1",
         ),
         ("snapferry-agent", None, "[agent]\nname = 'a'\ndata_dir = 'x'\nregion = 'eu-central-1'\nlisen = 1"),
+        ("snapferry", Some("up"), "lisen = 1"),
     ];
     for (binary, command, text) in cases {
         std::fs::write(&file, text).unwrap();
         let path = file.to_string_lossy();
         let arguments: Vec<&str> = command.into_iter().chain(["--config", &path]).collect();
-        let mut process = Process::spawn(binary, &arguments, &[], &folder.path().join("log")).unwrap();
+        let mut process =
+            Process::spawn(binary, &arguments, &[], &folder.path().join(format!("{binary}.log"))).unwrap();
         let status = process.wait(Duration::from_secs(30)).await.unwrap();
         let log = process.log().unwrap();
         assert_eq!(status.code(), Some(2), "{binary}: {log}");

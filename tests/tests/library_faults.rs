@@ -1,8 +1,9 @@
-//! Faults on the side of the MediaAgent: a damaged pack.
+//! Faults on the side of the MediaAgent: a full disk, a damaged pack.
 
 use std::path::Path;
 
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
+use snapferry_types::TaskState;
 
 /// Turns over a bit in the middle of every pack of at least 256 KiB; answers how many.
 fn damage(folder: &Path) -> usize {
@@ -53,4 +54,37 @@ async fn a_damaged_pack_fails_the_restore_and_names_the_recovery_points() {
     let restored = rig.succeed(rig.restore(untouched).await.unwrap()).await.unwrap();
     whole.check(&sim, &restored, &content).unwrap();
     rig.left(4, 6).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_makes_the_task_wait_and_go_on_where_it_was() {
+    let options = RigOptions { n_agents: 1, library_mib: Some(64), ..RigOptions::default() };
+    let rig = Rig::start(options).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 60).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let id = rig.back_up(&instance.id).await.unwrap();
+    let waiting = rig
+        .wait(id, "the disk is full", |job| {
+            let error = job.tasks[0].error.as_ref();
+            error.is_some_and(|error| error.class == "storage_full")
+        })
+        .await
+        .unwrap();
+    assert_eq!(waiting.tasks[0].state, TaskState::RetryWait, "{:?}", waiting.tasks[0]);
+    let message = &waiting.tasks[0].error.as_ref().unwrap().message;
+    assert!(message.contains("free"), "{message}");
+    assert_eq!(rig.count("snapshots"), 2, "what was begun is kept");
+    rig.disk.as_ref().unwrap().resize(512).unwrap();
+
+    let job = rig.succeed(id).await.unwrap();
+    let task = &job.tasks[0];
+    assert!(task.attempts >= 2);
+    let progress = &task.progress;
+    assert!(progress.blocks_deduplicated > 0, "nothing of the first attempt was kept: {progress:?}");
+    assert!(progress.bytes_sent < 110 << 20, "the last attempt sent everything anew: {progress:?}");
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 1);
+    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
+    rig.left(2, 4).await.unwrap();
 }
