@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use snapferry_aws::Clients;
 use snapferry_queue::{QueueName, TaskQueue};
 use snapferry_service::metrics::MetricsServer;
 use snapferry_transfer::{ByteBudget, WorkPool};
@@ -40,6 +41,9 @@ pub enum BuildError {
     /// A number that makes no sense.
     #[error("slots is {0}: an agent needs between 1 and 256")]
     Slots(u32),
+    /// A rate that makes no sense; its key.
+    #[error("quotas.{0} has to be a positive number of requests a second")]
+    Quota(&'static str),
     /// The metrics address.
     #[error("listen for metrics: {0}")]
     Metrics(std::io::Error),
@@ -75,6 +79,7 @@ impl Agent {
         let shared = Arc::new(Shared {
             budget: ByteBudget::new(config.memory_budget_mib.saturating_mul(1 << 20)),
             workers: WorkPool::new(threads),
+            clients: Clients::new(config.quotas.settings().map_err(BuildError::Quota)?),
             tls,
         });
         let metrics = match config.metrics_listen {

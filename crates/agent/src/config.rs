@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use snapferry_aws::QuotaSettings;
 use snapferry_service::TlsFiles;
 use snapferry_types::Region;
 
@@ -41,6 +42,46 @@ pub struct AgentConfig {
     /// Certificates for the scheduler and the MediaAgents.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
+    /// Request rates to stay at, where AWS has granted other quotas than its defaults.
+    #[serde(default)]
+    pub quotas: Quotas,
+}
+
+/// Requests a second for each account-region (block calls: for each snapshot, too). What is absent stays just below
+/// AWS's default; throttles slow a rate down whatever is said here.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quotas {
+    /// GetSnapshotBlock.
+    #[serde(default)]
+    pub get_per_second: Option<f64>,
+    /// PutSnapshotBlock.
+    #[serde(default)]
+    pub put_per_second: Option<f64>,
+    /// ListSnapshotBlocks and ListChangedBlocks together.
+    #[serde(default)]
+    pub list_per_second: Option<f64>,
+    /// StartSnapshot and CompleteSnapshot together.
+    #[serde(default)]
+    pub start_per_second: Option<f64>,
+}
+
+impl Quotas {
+    /// The rates for the governor; `Err` names the key that is not a positive number.
+    pub(crate) fn settings(&self) -> Result<QuotaSettings, &'static str> {
+        let default = QuotaSettings::default();
+        let rate = |key, wanted: Option<f64>, default: f64| match wanted {
+            None => Ok(default),
+            Some(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+            Some(_) => Err(key),
+        };
+        Ok(QuotaSettings {
+            get_per_second: rate("get_per_second", self.get_per_second, default.get_per_second)?,
+            put_per_second: rate("put_per_second", self.put_per_second, default.put_per_second)?,
+            list_per_second: rate("list_per_second", self.list_per_second, default.list_per_second)?,
+            start_per_second: rate("start_per_second", self.start_per_second, default.start_per_second)?,
+        })
+    }
 }
 
 fn default_group() -> String {
@@ -55,4 +96,20 @@ const fn default_slots() -> u32 {
 /// quota of 1,000 calls a second and more.
 const fn default_budget() -> u64 {
     128
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_that_are_no_rates_are_named() {
+        let quotas = Quotas { get_per_second: Some(2_000.0), ..Quotas::default() };
+        let settings = quotas.settings().unwrap();
+        assert!(settings.get_per_second > 1_999.0 && settings.put_per_second < 1_000.0);
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let quotas = Quotas { list_per_second: Some(rate), ..Quotas::default() };
+            assert_eq!(quotas.settings(), Err("list_per_second"));
+        }
+    }
 }

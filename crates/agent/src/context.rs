@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use snapferry_aws::{Account, CallCounter, SessionPurpose, SessionScope};
+use snapferry_aws::{Account, CallCounter, Clients, SessionPurpose, SessionScope};
 use snapferry_media_agent::client::{MediaClient, Session};
 use snapferry_service::TlsMaterial;
 use snapferry_transfer::{ByteBudget, ErrorClass, TransferError, TransferProgress, WorkPool};
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) budget: ByteBudget,
     /// Threads that compress and seal.
     pub(crate) workers: WorkPool,
+    /// Connections to AWS, and the governor of its quotas.
+    pub(crate) clients: Clients,
     /// Certificates for MediaAgents.
     pub(crate) tls: Option<TlsMaterial>,
 }
@@ -115,7 +117,8 @@ impl TaskContext {
     }
 
     async fn account(&self, access: &AccountAccess, scope: SessionScope) -> Result<Account, TransferError> {
-        let account = Account::open(access, SessionPurpose::task(self.spec.task, scope)).await?;
+        let purpose = SessionPurpose::task(self.spec.task, scope);
+        let account = Account::open_with(&self.shared.clients, access, purpose).await?;
         account.verify().await?;
         lock(&self.calls).push(account.calls().clone());
         Ok(account)

@@ -40,7 +40,7 @@ impl DerefMut for Process {
     }
 }
 
-/// Where Cargo put a binary of this workspace: beside the folder of the running test.
+/// Where Cargo put a binary of this workspace: beside the folder of the running test or example.
 ///
 /// # Errors
 /// Says how to build it, when it is not there.
@@ -48,7 +48,7 @@ pub fn workspace_binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("find the running test")?;
     let profile = test
         .ancestors()
-        .find(|folder| folder.file_name().is_some_and(|name| name == "deps"))
+        .find(|folder| folder.file_name().is_some_and(|name| name == "deps" || name == "examples"))
         .and_then(Path::parent)
         .with_context(|| format!("{} is not in a Cargo target folder", test.display()))?;
     let path = profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));

@@ -1,5 +1,6 @@
 //! `cargo xtask …`: what developers and CI run. `test` is all there is to know for both.
 
+mod bench;
 mod install;
 mod run;
 mod test;
@@ -24,6 +25,18 @@ enum Command {
         /// Passed on to nextest, such as a test's name.
         filter: Vec<String>,
     },
+    /// Measures, beside the peer, and prints the tables of docs/performance.md. Takes about half an hour; the peer is
+    /// built first when it is not there.
+    Bench {
+        /// Parts to run: read, quota, backup, listing, incremental; all when none is given.
+        parts: Vec<String>,
+        /// Leave the peer out.
+        #[arg(long)]
+        without_peer: bool,
+        /// Also build everything once more from nothing, and say how long it took.
+        #[arg(long)]
+        cold_build: bool,
+    },
     /// Checks what no compiler checks: the arrows between crates, sizes of files, documents that must exist.
     Tidy,
     /// Clippy over everything, warnings are errors.
@@ -35,6 +48,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Test { fast, filter } => test::run(fast, &filter),
+        Command::Bench { parts, without_peer, cold_build } => bench::run(&parts, without_peer, cold_build),
         Command::Tidy => tidy::run(),
         Command::Lint => run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         Command::Setup => install::all().map(|_| ()),
