@@ -41,6 +41,8 @@ pub(crate) fn call(
     action: &str,
     form: &Form,
 ) -> Result<String, Refusal> {
+    // What is described has the state of now.
+    crate::ebs::fail_expired(context);
     let call = Call { context, caller, region, action, form };
     match action {
         "DescribeRegions" => network::regions(&call),

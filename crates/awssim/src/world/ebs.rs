@@ -11,9 +11,6 @@ use crate::faults::{Faults, Refusal};
 use crate::server::Context;
 use crate::store::BlockStore;
 
-/// Snapshots that an account may have pending by StartSnapshot.
-const MAX_PENDING: usize = 100;
-
 impl Backend for Context {
     type Caller = Caller;
 
@@ -72,6 +69,7 @@ impl Backend for Context {
         }
         demand(caller, &asked)?;
         let now = self.world.now_ms();
+        let most_pending = self.faults.quotas().pending_snapshots;
         self.world.change(|state| {
             let scope = format!("{}/{region}/StartSnapshot", caller.account);
             let fingerprint = format!("{start:?}");
@@ -86,8 +84,10 @@ impl Backend for Context {
             let is_pending = |one: &&Snapshot| {
                 one.account == caller.account && one.region == region && one.step == SnapshotStep::Started
             };
-            if state.snapshots.values().filter(is_pending).count() >= MAX_PENDING {
-                let message = "You have reached the limit of 100 pending snapshots for this account.";
+            if state.snapshots.values().filter(is_pending).count() >= most_pending {
+                let message = format!(
+                    "You have reached the limit of {most_pending} pending snapshots for this account."
+                );
                 return Err(Refusal::new(400, "ConcurrentLimitExceededException", None, message));
             }
             let by_default =

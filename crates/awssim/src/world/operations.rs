@@ -60,7 +60,7 @@ impl Operations for Context {
         if self.world.read().snapshots.contains_key(&id) {
             return Err(format!("there is a snapshot {id} already"));
         }
-        self.world.register_snapshot(&new.account, &new.region, &id, u64::from(new.content.volume_size_gib));
+        self.world.register_snapshot(&new.account, &new.region, &id, new.content.volume_size_gib);
         Ok(id)
     }
 

@@ -6,7 +6,9 @@ usual AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION.
 
 import base64
 import hashlib
+import json
 import os
+import urllib.request
 
 import boto3
 import botocore.exceptions
@@ -177,3 +179,42 @@ def test_wrong_requests_are_refused_as_aws_does(ebs):
     assert ebs.complete_snapshot(SnapshotId=pending, ChangedBlocksCount=1)["Status"] in ("pending", "completed")
     with refused("ValidationException", "INVALID_VOLUME_SIZE"):
         ebs.start_snapshot(VolumeSize=65537)
+
+
+def admin(path, body, method="POST"):
+    request = urllib.request.Request(
+        f"{os.environ['AWSSIM_ENDPOINT']}/_awssim/{path}",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+        method=method,
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
+def test_a_started_snapshot_that_is_left_alone_is_described_as_failed(ebs):
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=os.environ["AWSSIM_ENDPOINT"],
+        region_name=os.environ.get("AWS_REGION", "us-east-1"),
+    )
+    left_alone = ebs.start_snapshot(VolumeSize=1, Timeout=10)["SnapshotId"]
+
+    def state():
+        return ec2.describe_snapshots(SnapshotIds=[left_alone])["Snapshots"][0]["State"]
+
+    assert state() == "pending"
+    admin("clock", {"advance_seconds": 11 * 60})
+    assert state() == "error"
+
+
+def test_the_limit_of_pending_snapshots_is_a_quota(ebs):
+    pending = [ebs.start_snapshot(VolumeSize=1)["SnapshotId"] for _ in range(2)]
+    admin("quotas", {"pending_snapshots": 2}, "PUT")
+    try:
+        with refused("ConcurrentLimitExceededException"):
+            ebs.start_snapshot(VolumeSize=1)
+    finally:
+        admin("quotas", {}, "PUT")
+    for snapshot in pending:
+        ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=0)
