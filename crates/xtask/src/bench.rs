@@ -45,8 +45,8 @@ pub(crate) fn run(parts: &[String], without_peer: bool, cold_build: bool) -> Res
             command.arg("--coldsnap").arg(coldsnap);
         }
         // Quotas are out of the way where speed is measured; the part `quota` sets its own rate.
-        command.env("SNAPFERRY_AGENT_AGENT__QUOTAS__GET_PER_SECOND", "100000");
-        command.env("SNAPFERRY_AGENT_AGENT__QUOTAS__LIST_PER_SECOND", "1000");
+        command.env("SNAPFERRY_AGENT_AGENT__QUOTAS__GET_PER_SECOND", "5000");
+        command.env("SNAPFERRY_AGENT_AGENT__QUOTAS__LIST_PER_SECOND", "200");
         println!("\n## {part}\n");
         run::run(&mut command)?;
     }
