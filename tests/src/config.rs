@@ -115,7 +115,7 @@ dir = "{dir}/library"
 }
 
 /// `<name>.toml` of an agent.
-pub(crate) fn agent(dir: &Path, ports: Ports, name: &str) -> Result<PathBuf> {
+pub(crate) fn agent(dir: &Path, ports: Ports, name: &str, slots: u32) -> Result<PathBuf> {
     let text = format!(
         r#"
 [agent]
@@ -123,7 +123,7 @@ name = "{name}"
 data_dir = "{dir}/{name}"
 scheduler = "http://127.0.0.1:{lease}"
 region = "{REGION}"
-slots = 1
+slots = {slots}
 
 [queue]
 url = {{ env = "TEST_AMQP_URL" }}

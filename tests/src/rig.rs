@@ -38,6 +38,8 @@ pub struct RigOptions {
     pub lease_ms: u64,
     /// Agents at the start.
     pub n_agents: usize,
+    /// Tasks that each agent runs at the same time.
+    pub slots: u32,
     /// Whose credentials read the tenant's blocks.
     pub read_as: ReadAs,
     /// Size of the disk that the library lies on; the machine's own when absent. Needs root.
@@ -48,7 +50,14 @@ pub struct RigOptions {
 
 impl Default for RigOptions {
     fn default() -> Self {
-        Self { lease_ms: 3_000, n_agents: 2, read_as: ReadAs::Tenant, library_mib: None, with_tokens: false }
+        Self {
+            lease_ms: 3_000,
+            n_agents: 2,
+            slots: 1,
+            read_as: ReadAs::Tenant,
+            library_mib: None,
+            with_tokens: false,
+        }
     }
 }
 
@@ -75,6 +84,7 @@ pub struct Rig {
     /// Folder of everything: configurations, logs, the library.
     pub dir: PathBuf,
     ports: Ports,
+    slots: u32,
     amqp_url: String,
     _folder: tempfile::TempDir,
 }
@@ -127,6 +137,7 @@ impl Rig {
             disk,
             dir,
             ports,
+            slots: options.slots,
             amqp_url,
             _folder: folder,
         };
@@ -146,8 +157,21 @@ impl Rig {
     /// When its binary is not built.
     pub fn add_agent(&mut self) -> Result<()> {
         let name = format!("agent-{}", self.agents.len() + 1);
-        let config = config::agent(&self.dir, self.ports, &name)?;
+        let config = config::agent(&self.dir, self.ports, &name, self.slots)?;
         self.agents.push(spawn(&self.dir, "snapferry-agent", &name, &config, &self.amqp_url)?);
+        Ok(())
+    }
+
+    /// Ends the first agent as a service manager does, and starts it again.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn restart_agent(&mut self) -> Result<()> {
+        let agent = self.agents.first_mut().context("there is no agent")?;
+        agent.terminate()?;
+        agent.wait(BOUND).await?;
+        let config = self.dir.join("agent-1.toml");
+        *agent = spawn(&self.dir, "snapferry-agent", "agent-1-again", &config, &self.amqp_url)?;
         Ok(())
     }
 

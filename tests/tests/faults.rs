@@ -26,8 +26,17 @@ async fn check_restore(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatch_delivered_again_runs_once() {
-    let rig = Rig::start(RigOptions::default()).await.unwrap();
+async fn a_dispatch_delivered_again_to_another_agent_runs_once() {
+    delivered_again(RigOptions::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatch_delivered_again_to_the_same_agent_runs_once() {
+    delivered_again(RigOptions { slots: 2, ..one_agent() }).await;
+}
+
+async fn delivered_again(options: RigOptions) {
+    let rig = Rig::start(options).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 40).unwrap();
     let content = instance.content(&sim).unwrap();

@@ -174,6 +174,18 @@ async fn a_cancelled_backup_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_restarted_works_at_once() {
+    let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 5).unwrap();
+    rig.restart_agent().await.unwrap();
+    let since = std::time::Instant::now();
+    rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    // A node that went without a word is waited for, for a minute here.
+    assert!(since.elapsed() < Duration::from_secs(40), "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_instance_is_named_and_not_retried() {
     let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
     let id = rig.back_up(&"i-0123456789abcdef0".parse().unwrap()).await.unwrap();

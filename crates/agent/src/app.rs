@@ -18,7 +18,7 @@ use crate::context::Shared;
 use crate::identity::{Identity, IdentityError};
 use crate::lease::LeaseClient;
 use crate::node;
-use crate::worker::Worker;
+use crate::worker::{Running, Worker};
 
 /// The system whose instances this build can work on.
 const OS: OsFamily = if cfg!(windows) { OsFamily::Windows } else { OsFamily::Linux };
@@ -99,6 +99,7 @@ impl Agent {
             shared,
             slots: Arc::clone(&slots),
             attempts: TaskTracker::new(),
+            running: Running::default(),
         };
         Ok(Self { config, lease, worker, slots, metrics })
     }
@@ -107,7 +108,7 @@ impl Agent {
     /// compile the AWS clients' futures again.
     pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let hello = node::announce(self.config, self.lease, self.slots, stop.clone());
+            let hello = node::announce(&self.config, &self.lease, &self.slots, &stop);
             let work = self.worker.run(stop.clone());
             let metrics = async {
                 if let Some(server) = self.metrics
@@ -117,6 +118,7 @@ impl Agent {
                 }
             };
             tokio::join!(hello, work, metrics);
+            node::farewell(&self.config, &self.lease).await;
         })
     }
 }

@@ -1,6 +1,5 @@
 //! The node's hello: announces the machine and its free slots every 20 s, and learns whether to take work.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use snapferry_transfer::ErrorClass;
@@ -17,19 +16,22 @@ const PERIOD: Duration = Duration::from_secs(20);
 /// After a failed hello.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long the end of the process waits for the farewell to get through.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Announces until `stop`.
 pub(crate) async fn announce(
-    config: AgentConfig,
-    lease: LeaseClient,
-    slots: Arc<Semaphore>,
-    stop: CancellationToken,
+    config: &AgentConfig,
+    lease: &LeaseClient,
+    slots: &Semaphore,
+    stop: &CancellationToken,
 ) {
     loop {
-        let wait = match lease.hello(request(&config, &lease, &slots)).await {
+        let wait = match lease.hello(request(config, lease, config.slots, slots.available_permits())).await {
             Ok(_reply) => PERIOD,
             Err(error) if error.class == ErrorClass::Invalid => {
-                tracing::error!(%error, "this node is refused; another process runs under its id, or its folder was copied");
-                PERIOD
+                tracing::error!(%error, "this node is refused: another process runs under its id, its folder was copied, or it was killed and the scheduler does not know yet");
+                RETRY
             }
             Err(error) => {
                 tracing::warn!(%error, "the scheduler does not answer; trying again");
@@ -43,7 +45,18 @@ pub(crate) async fn announce(
     }
 }
 
-fn request(config: &AgentConfig, lease: &LeaseClient, slots: &Semaphore) -> v1::NodeHelloRequest {
+/// Says that the process ends, so that the next one under this id is taken at once. Without it the scheduler waits
+/// for the node's timeout.
+pub(crate) async fn farewell(config: &AgentConfig, lease: &LeaseClient) {
+    let said = tokio::time::timeout(FAREWELL, lease.hello(request(config, lease, 0, 0))).await;
+    match said {
+        Ok(Ok(_reply)) => tracing::info!("said goodbye to the scheduler"),
+        Ok(Err(error)) => tracing::warn!(%error, "the scheduler was not told that this node ends"),
+        Err(_elapsed) => tracing::warn!("the scheduler was not told in time that this node ends"),
+    }
+}
+
+fn request(config: &AgentConfig, lease: &LeaseClient, slots: u32, n_free: usize) -> v1::NodeHelloRequest {
     let identity = lease.identity();
     v1::NodeHelloRequest {
         node_id: identity.node.to_string(),
@@ -53,8 +66,8 @@ fn request(config: &AgentConfig, lease: &LeaseClient, slots: &Semaphore) -> v1::
         availability_zone: config.availability_zone.clone(),
         os: std::env::consts::OS.to_owned(),
         group: config.group.clone(),
-        slots: config.slots,
-        free_slots: u32::try_from(slots.available_permits()).unwrap_or(u32::MAX),
+        slots,
+        free_slots: u32::try_from(n_free).unwrap_or(u32::MAX),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -1,12 +1,14 @@
 //! The loop of an agent: take a slot, then consume; claim, acknowledge, run. A delivery is never sat on: without a
 //! free slot there is no consumer, without a verdict the delivery goes back.
 
+use std::collections::HashMap;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use snapferry_queue::{Delivery, QueueName, Settled, TaskQueue, TicketConsumer};
 use snapferry_service::Backoff;
+use snapferry_types::{Fence, TaskId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,42 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) attempts: TaskTracker,
+    pub(crate) running: Running,
+}
+
+/// What runs here now. A claim that is repeated by the process that holds the lease is granted again with the same
+/// fence (the first answer may have been lost), so a delivery that comes twice must not start a second attempt.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running(Arc<Mutex<HashMap<TaskId, Fence>>>);
+
+impl Running {
+    /// Enters an attempt; nothing when it runs already. It is out when the entry is dropped.
+    fn enter(&self, task: TaskId, fence: Fence) -> Option<Entered> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.get(&task) == Some(&fence) {
+            return None;
+        }
+        running.insert(task, fence);
+        Some(Entered { running: self.clone(), task, fence })
+    }
+}
+
+/// An attempt that runs.
+#[derive(Debug)]
+struct Entered {
+    running: Running,
+    task: TaskId,
+    fence: Fence,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A later attempt may have taken the place while this one wound down.
+        if running.get(&self.task) == Some(&self.fence) {
+            running.remove(&self.task);
+        }
+    }
 }
 
 impl Worker {
@@ -71,11 +109,17 @@ impl Worker {
         let verdict = tokio::time::timeout(VERDICT_TIMEOUT, self.lease.claim(&ticket)).await;
         match verdict {
             Ok(Ok(Verdict::Granted { spec, lease })) => {
+                let Some(entered) = self.running.enter(spec.task, spec.fence) else {
+                    tracing::debug!(task = %spec.task, "offer is void: the task runs here already");
+                    settled(delivery.ack().await);
+                    return true;
+                };
                 tracing::info!(task = %spec.task, kind = ticket.kind.as_str(), attempt = spec.attempt, "granted");
                 let context = Arc::new(TaskContext::new(*spec, self.lease.clone(), Arc::clone(&self.shared)));
                 let shutdown = stop.clone();
                 self.attempts.spawn(async move {
                     attempt::run(context, sent, lease, shutdown).await;
+                    drop(entered);
                     drop(slot);
                 });
                 // The grant decides; a lost acknowledgement only brings a delivery that will be Gone.
@@ -112,5 +156,24 @@ fn settled(settled: Settled) {
         Settled::Stale => {
             tracing::debug!("the delivery was taken back before; it will come again and be void")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_entered_once_and_a_later_one_takes_its_place() {
+        let running = Running::default();
+        let task = TaskId::generate();
+        let (first, second) = (Fence { generation: 1, epoch: 1 }, Fence { generation: 1, epoch: 2 });
+        let entered = running.enter(task, first).unwrap();
+        assert!(running.enter(task, first).is_none(), "the same attempt ran twice");
+        let later = running.enter(task, second).unwrap();
+        drop(entered);
+        assert!(running.enter(task, second).is_none(), "the end of the first forgot the second");
+        drop(later);
+        assert!(running.enter(task, second).is_some());
     }
 }

@@ -33,7 +33,7 @@ pub enum AwsError {
     },
     /// A permission is missing.
     #[error(
-        "{action} on {resource} is denied: {message}; allow {action} in the role's or user's policy (snapferry prints the full policy)"
+        "{action} on {resource} is denied: {message}; allow {action} in the role's or user's policy (deploy/iam has policies to start from)"
     )]
     AccessDenied {
         /// IAM action such as `ec2:CreateSnapshots`.

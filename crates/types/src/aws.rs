@@ -117,4 +117,10 @@ impl Tag {
     pub fn is_settable(&self) -> bool {
         !self.key.starts_with("aws:")
     }
+
+    /// Whether the tag is one of ours, which say whose an object is; they are never restored with what they were on.
+    #[must_use]
+    pub fn is_ownership(&self) -> bool {
+        self.key.starts_with("snapferry:")
+    }
 }

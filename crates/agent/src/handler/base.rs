@@ -43,12 +43,10 @@ pub(super) async fn plan(
     let mut planned = Vec::with_capacity(snapshots.of_volumes.len());
     for (volume, snapshot) in &snapshots.of_volumes {
         if !snapshots.seen.config.volumes.iter().any(|one| one.volume_id == *volume) {
-            return Err(TransferError::new(
-                ErrorClass::Internal,
-                format!(
-                    "snapshot {snapshot} is of {volume}, which was attached after the instance was described; the next attempt sees both"
-                ),
-            ));
+            let message = format!(
+                "snapshot {snapshot} is of {volume}, which was attached after the instance was described: start the backup again"
+            );
+            return Err(TransferError::new(ErrorClass::Invalid, message));
         }
         let opened = match bases.remove(volume) {
             Some(base) => open_against(context, reader, volume, snapshot, base).await?,

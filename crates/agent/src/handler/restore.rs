@@ -86,11 +86,12 @@ pub(super) async fn run(
         }
     };
 
+    // From here on the results are the tenant's: whatever happens to the staging snapshots, no clean-up takes them.
+    context.ledger.hand_over().await?;
     context.enter("drop staging");
     for one in &staged {
         clean::remove(context, &account, &one.entry, context.stop.token()).await?;
     }
-    context.ledger.hand_over().await?;
     Ok(made)
 }
 

@@ -53,8 +53,10 @@ pub(super) async fn run(
     Ok(results)
 }
 
-/// The tags that come back: those the user may set, the extra ones over them.
+/// The tags that come back: those the user may set, the extra ones over them. What was itself restored carries our
+/// ownership tags; they stay behind, or the new object would be taken for the old one's.
 pub(super) fn restored_tags(original: &[Tag], extra: &[Tag]) -> Vec<Tag> {
     let is_replaced = |tag: &&Tag| extra.iter().any(|one| one.key == tag.key);
-    original.iter().filter(|tag| tag.is_settable() && !is_replaced(tag)).chain(extra).cloned().collect()
+    let comes_back = |tag: &&Tag| tag.is_settable() && !tag.is_ownership() && !is_replaced(tag);
+    original.iter().filter(comes_back).chain(extra).cloned().collect()
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use snapferry_aws::Account;
 use snapferry_aws::ec2::{self, Exclude};
 use snapferry_transfer::{ErrorClass, TransferError};
-use snapferry_types::instance::InstanceConfig;
+use snapferry_types::instance::{InstanceConfig, VolumeConfig};
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
 use snapferry_types::{InstanceId, SnapshotId, VolumeId};
 use snapferry_wire::v1::record_request::Step;
@@ -52,6 +52,14 @@ pub(super) async fn take(
     let states = ec2::wait_snapshots_completed(account, &ids, |_| (), context.stop.token()).await?;
     let mut of_volumes: Vec<(VolumeId, SnapshotId)> =
         states.into_iter().filter_map(|state| Some((state.volume?, state.snapshot))).collect();
+    let missing = |one: &&VolumeConfig| of_volumes.iter().all(|(volume, _)| *volume != one.volume_id);
+    if let Some(missing) = seen.config.volumes.iter().find(missing) {
+        let message = format!(
+            "there is no snapshot of {}, which {instance} had when it was described: it was detached since, or its snapshot was deleted; start the backup again",
+            missing.volume_id
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
     let position = |volume: &VolumeId| seen.config.volumes.iter().position(|one| one.volume_id == *volume);
     of_volumes.sort_by_key(|(volume, _)| position(volume));
     Ok(Snapshots { seen, entry, of_volumes })

@@ -19,7 +19,9 @@ use snapferry_media_agent::client::{MediaClient, OpenVolume, Opened, Session};
 use snapferry_transfer::{
     BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
 };
+use snapferry_types::block::BLOCKS_PER_GIB;
 use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointMeta, VolumeMeta};
+use snapferry_types::instance::InstanceConfig;
 use snapferry_types::spec::{ReadAs, StreamingBackupSpec};
 use snapferry_types::{BLOCK_SIZE, RecoveryPointId};
 use snapferry_wire::v1;
@@ -159,15 +161,29 @@ async fn read_volume(
     .map_err(|error| error.context(format!("back up {name} from {}", volume.snapshot)))
 }
 
-/// Changes with what is read as changed blocks only: a full read and an incremental one never share a session.
+/// Changes with the snapshots that are read and with what is read as changed blocks only: a session never mixes two
+/// points in time, nor a full read and an incremental one.
 fn session_key(context: &TaskContext, planned: &[PlannedVolume]) -> String {
     let mut hasher = blake3::Hasher::new();
     for volume in planned {
         let base = volume.base.as_ref().map(|(point, snapshot)| format!("{point}/{snapshot}"));
-        hasher.update(format!("{}={};", volume.volume, base.unwrap_or_default()).as_bytes());
+        let line = format!("{}={}-{};", volume.volume, volume.snapshot, base.unwrap_or_default());
+        hasher.update(line.as_bytes());
     }
     let digest = hasher.finalize().to_hex();
     format!("{}/{}", context.spec.task, digest.as_str().get(..16).unwrap_or_default())
+}
+
+/// The instance's configuration with the sizes that the snapshots have: a volume may have been enlarged after it was
+/// described.
+fn instance_as_read(config: &InstanceConfig, planned: &[PlannedVolume]) -> InstanceConfig {
+    let mut config = config.clone();
+    for volume in &mut config.volumes {
+        if let Some(planned) = planned.iter().find(|one| one.volume == volume.volume_id) {
+            volume.size_gib = planned.n_blocks.div_ceil(BLOCKS_PER_GIB);
+        }
+    }
+    config
 }
 
 fn metadata(
@@ -181,7 +197,7 @@ fn metadata(
         account: context.spec.tenant_access.account.clone(),
         task: context.spec.task,
         point_in_time_ms: snapshots.seen.point_in_time_ms,
-        instance: snapshots.seen.config.clone(),
+        instance: instance_as_read(&snapshots.seen.config, planned),
         volumes: planned
             .iter()
             .map(|volume| VolumeMeta {
