@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::child::Child;
 use crate::port::free_port;
 use crate::tool::{Tool, require};
+use crate::wait::eventually;
 
 const USER: &str = "snapferry";
 const START_BOUND: Duration = Duration::from_secs(60);
@@ -93,13 +94,19 @@ impl Postgres {
         server.wait(Duration::from_secs(30)).await.map(drop)
     }
 
-    /// Ends the server at once; what it had not written is lost.
+    /// Ends the server at once; what it had not written is lost. Its workers see that it is gone and end on their own:
+    /// one that had just been forked still holds the listening socket for a moment, so the end is waited for.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it does not run, or its workers do not end.
     pub async fn kill9(&mut self) -> Result<()> {
         let mut server = self.server.take().context("PostgreSQL is not running")?;
-        server.kill9().map(drop)
+        server.kill9()?;
+        let port = self.port;
+        eventually(Duration::from_secs(10), "nobody listens on the killed server's port", || async move {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err()
+        })
+        .await
     }
 
     /// Starts it again on the same port and data.
