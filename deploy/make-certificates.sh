@@ -31,4 +31,6 @@ secret operator_token "$(openssl rand -hex 24)"
 secret s3_secret "$(openssl rand -hex 16)"
 # The containers run as another user.
 chmod 644 "$dir"/*.crt "$dir"/*.key "$here"/secrets/*
+# The authority's key is nobody's but the maker's.
+chmod 600 "$dir/ca.key"
 echo "certificates are in $dir, secrets in $here/secrets"

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::identity::Identity;
 
-/// A call that has no answer by then has failed; the lease is four times as long.
+/// A call that has no answer by then has failed; the lease is nine times as long.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to the scheduler's lease service; cheap to clone.
