@@ -11,9 +11,9 @@ use snapferry_api::Client;
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
 use snapferry_api::job::{CreateJob, Job, JobState, Priority, StreamingBackup, Work};
 use snapferry_api::page::PageQuery;
-use snapferry_api::restore::{Restore, RestoreTarget};
+use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_testkit::{Broker, Process, eventually, free_port};
-use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId};
+use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
 
 use crate::config::{self, Ports, TOKENS};
 use crate::disk::Disk;
@@ -221,6 +221,8 @@ impl Rig {
             region: None,
             media_agent: None,
             full: false,
+            transport: TransportWish::default(),
+            retention: None,
         }))
         .await
     }
@@ -230,9 +232,17 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn restore(&self, recovery_point: RecoveryPointId) -> Result<JobId> {
-        let target = RestoreTarget::Volumes { availability_zone: None };
-        self.submit(Work::Restore(Restore { recovery_point, volumes: Vec::new(), target, tags: Vec::new() }))
-            .await
+        let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
+        self.submit(Work::Restore(Restore {
+            recovery_point,
+            from: RestoreFrom::default(),
+            volumes: Vec::new(),
+            target,
+            tags: Vec::new(),
+            transport: TransportWish::default(),
+            kms_key_id: None,
+        }))
+        .await
     }
 
     /// Asks for work.

@@ -106,6 +106,8 @@ async fn report(context: &Arc<TaskContext>, outcome: Outcome) {
         task_id: context.spec.task.to_string(),
         fence: Some(context.spec.fence.into()),
         progress: Some(context.progress()),
+        phases: Vec::new(),
+        log_excerpt: String::new(),
         outcome: Some(outcome),
     };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use snapferry_aws::{Account, CallCounter, Clients, SessionPurpose, SessionScope};
+use snapferry_aws::{Account, Clients, SessionPurpose, SessionScope};
 use snapferry_media_agent::client::{MediaClient, Session};
 use snapferry_service::TlsMaterial;
 use snapferry_transfer::{ByteBudget, ErrorClass, TransferError, TransferProgress, WorkPool};
-use snapferry_types::AccountAccess;
+use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::spec::TaskSpec;
+use snapferry_types::{AccountAccess, Region};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 
@@ -44,7 +45,7 @@ pub(crate) struct TaskContext {
     phase: Mutex<&'static str>,
     session: OnceLock<Arc<Session>>,
     transfers: Mutex<Vec<Arc<TransferProgress>>>,
-    calls: Mutex<Vec<CallCounter>>,
+    accounts: Mutex<Vec<(SessionScope, Account)>>,
 }
 
 impl TaskContext {
@@ -61,7 +62,7 @@ impl TaskContext {
             phase: Mutex::new("start"),
             session: OnceLock::new(),
             transfers: Mutex::default(),
-            calls: Mutex::default(),
+            accounts: Mutex::default(),
         }
     }
 
@@ -90,7 +91,7 @@ impl TaskContext {
             sum.blocks_deduplicated += transfer.blocks_deduplicated;
             sum.blocks_zero += transfer.blocks_zero;
         }
-        for calls in lock(&self.calls).iter().map(CallCounter::figures) {
+        for calls in lock(&self.accounts).iter().map(|(_, account)| account.calls().figures()) {
             sum.aws_calls += calls.total();
             sum.throttled += calls.throttles;
         }
@@ -116,11 +117,53 @@ impl TaskContext {
         self.account(access, scope).await
     }
 
+    /// Signs in to the account and region that an object of the ledger is in.
+    ///
+    /// # Errors
+    /// [`TransferError`]; `Invalid` when the grant has no access to that account.
+    pub(crate) async fn account_of(
+        &self,
+        entry: &LedgerEntry,
+        scope: SessionScope,
+    ) -> Result<Account, TransferError> {
+        let known = [Some(&self.spec.tenant_access), self.spec.service_access.as_ref()];
+        let access = known.into_iter().flatten().find(|access| access.account == entry.account);
+        let access = access.ok_or_else(|| {
+            let (kind, account) = (entry.kind.as_str(), &entry.account);
+            let text =
+                format!("ledger entry {}: a {kind} in {account}, to which the task has no access", entry.id);
+            TransferError::new(ErrorClass::Invalid, text)
+        })?;
+        let access = AccountAccess { region: entry.region.clone(), ..access.clone() };
+        self.account(&access, scope).await
+    }
+
+    /// Signs in to the tenant's account in another region.
+    ///
+    /// # Errors
+    /// [`TransferError`] that names role, account and cause.
+    pub(crate) async fn tenant_in(
+        &self,
+        region: &Region,
+        scope: SessionScope,
+    ) -> Result<Account, TransferError> {
+        let access = AccountAccess { region: region.clone(), ..self.spec.tenant_access.clone() };
+        self.account(&access, scope).await
+    }
+
+    /// One session for each account, region and scope: credentials and their renewal are shared.
     async fn account(&self, access: &AccountAccess, scope: SessionScope) -> Result<Account, TransferError> {
+        let is_same = |(of, account): &&(SessionScope, Account)| {
+            *of == scope && *account.account() == access.account && *account.region() == access.region
+        };
+        if let Some((_, account)) = lock(&self.accounts).iter().find(is_same) {
+            return Ok(account.clone());
+        }
         let purpose = SessionPurpose::task(self.spec.task, scope);
         let account = Account::open_with(&self.shared.clients, access, purpose).await?;
         account.verify().await?;
-        lock(&self.calls).push(account.calls().clone());
+        // Two that open the same at a time have a session each; both are counted.
+        lock(&self.accounts).push((scope, account.clone()));
         Ok(account)
     }
 
@@ -129,7 +172,10 @@ impl TaskContext {
     /// # Errors
     /// [`TransferError`] that names the endpoint.
     pub(crate) async fn media_agent(&self) -> Result<MediaClient, TransferError> {
-        MediaClient::connect(&self.spec.media_agent.endpoint, self.shared.tls.as_ref()).await
+        let media_agent = self.spec.media_agent.as_ref().ok_or_else(|| {
+            TransferError::new(ErrorClass::Internal, "the task was granted without a MediaAgent")
+        })?;
+        MediaClient::connect(&media_agent.endpoint, self.shared.tls.as_ref()).await
     }
 
     /// Keeps the open upload session, so that a clean-up can abandon it.

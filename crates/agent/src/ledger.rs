@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use snapferry_transfer::TransferError;
-use snapferry_types::aws::{AccountId, Region, Tag};
+use snapferry_aws::Account;
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::aws::Tag;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose, ownership_tags};
 use snapferry_types::spec::TaskSpec;
 use snapferry_types::{Fence, LedgerId, TaskId};
@@ -14,6 +15,9 @@ use tokio::sync::Mutex;
 
 use crate::lease::LeaseClient;
 
+/// How often one step may make its object again after it was removed; each making has an entry of its own.
+const MAX_MAKINGS: u32 = 100;
+
 /// The ledger entries of one task.
 #[derive(Debug)]
 pub(crate) struct TaskLedger {
@@ -21,8 +25,6 @@ pub(crate) struct TaskLedger {
     task: TaskId,
     fence: Fence,
     deployment: String,
-    account: AccountId,
-    region: Region,
     entries: Mutex<BTreeMap<LedgerId, LedgerEntry>>,
 }
 
@@ -35,39 +37,60 @@ impl TaskLedger {
             task: spec.task,
             fence: spec.fence,
             deployment: spec.deployment.clone(),
-            account: spec.tenant_access.account.clone(),
-            region: spec.tenant_access.region.clone(),
             entries: Mutex::new(spec.objects.iter().map(|entry| (entry.id, entry.clone())).collect()),
         }
     }
 
-    /// Records that an object is about to be made, unless that is recorded already. The label tells objects of the
-    /// same kind and purpose within the task apart.
+    /// Records that an object is about to be made in an account and region, unless that is recorded already; true with
+    /// it when an earlier attempt may have made it. The label tells objects of the same kind and purpose within the
+    /// task apart. What was removed is made under a new entry: an entry never comes back from gone.
     ///
     /// # Errors
     /// [`TransferError`] of the record call; nothing may be made then.
     pub(crate) async fn intend(
         &self,
+        place: &Account,
         kind: ObjectKind,
         purpose: Purpose,
         label: &str,
-    ) -> Result<LedgerEntry, TransferError> {
-        let id = entry_id(self.task, kind, purpose, label);
-        if let Some(entry) = self.entries.lock().await.get(&id) {
-            return Ok(entry.clone());
+    ) -> Result<(LedgerEntry, bool), TransferError> {
+        for making in 0..MAX_MAKINGS {
+            let id = entry_id(self.task, kind, purpose, label, making);
+            let known = self.entries.lock().await.get(&id).cloned();
+            match known {
+                Some(entry) if entry.state == LedgerState::Gone => {}
+                Some(entry) => return Ok((entry, true)),
+                None => {
+                    let entry = LedgerEntry {
+                        id,
+                        task: self.task,
+                        kind,
+                        purpose,
+                        account: place.account().clone(),
+                        region: place.region().clone(),
+                        object_ids: Vec::new(),
+                        state: LedgerState::Intended,
+                    };
+                    self.record(entry.clone()).await?;
+                    return Ok((entry, false));
+                }
+            }
         }
-        let entry = LedgerEntry {
-            id,
-            task: self.task,
-            kind,
-            purpose,
-            account: self.account.clone(),
-            region: self.region.clone(),
-            object_ids: Vec::new(),
-            state: LedgerState::Intended,
-        };
-        self.record(entry.clone()).await?;
-        Ok(entry)
+        let message = format!("{} {label} was made and removed {MAX_MAKINGS} times", kind.as_str());
+        Err(TransferError::new(ErrorClass::Internal, message))
+    }
+
+    /// The entry of an object that is there, if this task has one.
+    pub(crate) async fn existing(
+        &self,
+        kind: ObjectKind,
+        purpose: Purpose,
+        label: &str,
+    ) -> Option<LedgerEntry> {
+        let entries = self.entries.lock().await;
+        let ids = (0..MAX_MAKINGS).map(|making| entry_id(self.task, kind, purpose, label, making));
+        let mut known = ids.map_while(|id| entries.get(&id));
+        known.find(|entry| entry.state != LedgerState::Gone).cloned()
     }
 
     /// Records that the object exists.
@@ -91,11 +114,6 @@ impl TaskLedger {
     /// [`TransferError`] of the record call.
     pub(crate) async fn moved(&self, entry: &LedgerEntry, state: LedgerState) -> Result<(), TransferError> {
         self.record(LedgerEntry { state, ..entry.clone() }).await
-    }
-
-    /// Whether an earlier attempt may have made the object: its intent was recorded before this call.
-    pub(crate) async fn is_known(&self, kind: ObjectKind, purpose: Purpose, label: &str) -> bool {
-        self.entries.lock().await.contains_key(&entry_id(self.task, kind, purpose, label))
     }
 
     /// Hands the results over to the user: from now on nobody cleans them up.
@@ -138,12 +156,15 @@ impl TaskLedger {
 
 /// The id of an entry follows from what it stands for: a repeated step has the same one.
 #[must_use]
-pub(crate) fn entry_id(task: TaskId, kind: ObjectKind, purpose: Purpose, label: &str) -> LedgerId {
+fn entry_id(task: TaskId, kind: ObjectKind, purpose: Purpose, label: &str, making: u32) -> LedgerId {
     let mut hasher = blake3::Hasher::new_derive_key("snapferry 2026 ledger entry id");
     hasher.update(&task.as_u128().to_le_bytes());
     for part in [kind.as_str(), purpose.as_str(), label] {
         hasher.update(part.as_bytes());
         hasher.update(&[0]);
+    }
+    if making > 0 {
+        hasher.update(&making.to_le_bytes());
     }
     let mut bits = [0_u8; 16];
     hasher.finalize_xof().fill(&mut bits);
@@ -157,9 +178,10 @@ mod tests {
     #[test]
     fn a_repeated_step_has_the_same_entry_and_another_step_has_not() {
         let task = TaskId::from_u128(7);
-        let id = |kind, label| entry_id(task, kind, Purpose::RestoreStaging, label);
-        assert_eq!(id(ObjectKind::Snapshot, "vol-1"), id(ObjectKind::Snapshot, "vol-1"));
-        assert_ne!(id(ObjectKind::Snapshot, "vol-1"), id(ObjectKind::Snapshot, "vol-2"));
-        assert_ne!(id(ObjectKind::Snapshot, "vol-1"), id(ObjectKind::Volume, "vol-1"));
+        let id = |kind, label, making| entry_id(task, kind, Purpose::RestoreStaging, label, making);
+        assert_eq!(id(ObjectKind::Snapshot, "vol-1", 0), id(ObjectKind::Snapshot, "vol-1", 0));
+        assert_ne!(id(ObjectKind::Snapshot, "vol-1", 0), id(ObjectKind::Snapshot, "vol-2", 0));
+        assert_ne!(id(ObjectKind::Snapshot, "vol-1", 0), id(ObjectKind::Volume, "vol-1", 0));
+        assert_ne!(id(ObjectKind::Snapshot, "vol-1", 0), id(ObjectKind::Snapshot, "vol-1", 1));
     }
 }

@@ -59,3 +59,22 @@ pub struct MediaAgent {
     #[schema(value_type = String, format = DateTime)]
     pub last_seen: Timestamp,
 }
+
+/// `POST /v1/media-agents/{id}/maintenance`: asks for work on a library, which the MediaAgent begins with its next
+/// hello. Operators only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskMaintenance {
+    /// What to do.
+    pub work: Maintenance,
+}
+
+/// Work on a library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Maintenance {
+    /// Read everything that is stored and check it.
+    Scrub,
+    /// Remove what no recovery point refers to.
+    CollectGarbage,
+}

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapferry_types::{
     AccessNodeId, HypervisorId, InstanceId, JobId, MediaAgentId, RecoveryPointId, Region, TaskId, TaskKind,
-    TaskState,
+    TaskState, TransportWish,
 };
 use utoipa::ToSchema;
 
+use crate::crossing::{Conversion, Replication};
+use crate::protect::{BackupCopy, IntelliSnap, Retention};
 use crate::restore::Restore;
 
 /// `POST /v1/jobs`. An `Idempotency-Key` header makes a retry the same job.
@@ -29,8 +31,16 @@ pub enum Work {
     StreamingBackup(StreamingBackup),
     /// Write back: one task.
     Restore(Restore),
-    /// Remove a recovery point from its library: one task.
+    /// Remove a recovery point from its library or account: one task.
     DeleteRecoveryPoint(DeleteRecoveryPoint),
+    /// Snapshots that are the recovery point: one task an instance.
+    IntelliSnap(IntelliSnap),
+    /// Read IntelliSnap recovery points into a library: one task each.
+    BackupCopy(BackupCopy),
+    /// Keep machines up to date in another place.
+    Replication(Replication),
+    /// Make instances of another vendor's machines.
+    Conversion(Conversion),
 }
 
 impl Work {
@@ -41,6 +51,10 @@ impl Work {
             Self::StreamingBackup(_) => TaskKind::StreamingBackup,
             Self::Restore(_) => TaskKind::Restore,
             Self::DeleteRecoveryPoint(_) => TaskKind::DeleteRecoveryPoint,
+            Self::IntelliSnap(_) => TaskKind::IntelliSnap,
+            Self::BackupCopy(_) => TaskKind::BackupCopy,
+            Self::Replication(_) => TaskKind::Replication,
+            Self::Conversion(_) => TaskKind::Conversion,
         }
     }
 }
@@ -66,6 +80,13 @@ pub struct StreamingBackup {
     /// Read everything even if a base exists.
     #[serde(default)]
     pub full: bool,
+    /// How blocks are read.
+    #[schema(value_type = String)]
+    #[serde(default)]
+    pub transport: TransportWish,
+    /// How long the recovery points are kept; until they are deleted when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 /// Removal of a recovery point.
@@ -249,6 +270,12 @@ pub struct Task {
     /// Its history, oldest first; the last 200.
     #[serde(default)]
     pub notes: Vec<Note>,
+    /// Its attempts that ended, oldest first; the last 20.
+    #[serde(default)]
+    pub history: Vec<Attempt>,
+    /// Why it waits, while it waits for something that a person can change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// Who works on it; never told to tenants.
     #[schema(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -285,6 +312,53 @@ pub struct Progress {
     pub blocks_zero: u64,
 }
 
+/// An attempt that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attempt {
+    /// Which, from 1.
+    pub n: u32,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub finished_at: Timestamp,
+    /// `succeeded`, `failed`, `retryable`, `cancelled`, `yielded` or `lost`.
+    pub outcome: String,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// Its figures.
+    pub progress: Progress,
+    /// What it did, in order, and for how long.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// The last lines of its agent's log; empty when it succeeded. Never told to tenants.
+    #[serde(default)]
+    pub log_excerpt: String,
+    /// Who worked on it; never told to tenants.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_node: Option<AccessNodeId>,
+}
+
+/// A part of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Phase {
+    /// Such as `snapshot`, `read`, `seal`.
+    pub name: String,
+    /// Milliseconds.
+    pub took_ms: u64,
+}
+
+/// `PUT /v1/jobs/{id}/priority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetPriority {
+    /// The new band of the tasks that are not done.
+    pub priority: Priority,
+}
+
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskError {
@@ -297,7 +371,7 @@ pub struct TaskError {
 /// Something a task made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Made {
-    /// `recovery_point`, `volume` or `instance`.
+    /// `recovery_point`, `volume`, `instance` or `disk_image`.
     pub kind: String,
     /// Its id.
     pub id: String,

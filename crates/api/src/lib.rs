@@ -6,6 +6,7 @@
 //! speaks of access nodes, MediaAgents or the service account is left out of every answer to a tenant's token.
 
 pub mod client;
+pub mod crossing;
 pub mod fleet;
 pub mod hypervisor;
 pub mod instance;
@@ -13,6 +14,7 @@ pub mod job;
 pub mod ledger;
 pub mod page;
 pub mod problem;
+pub mod protect;
 pub mod recovery_point;
 pub mod restore;
 pub mod secret;

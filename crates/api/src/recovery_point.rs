@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::{
     HypervisorId, InstanceId, MediaAgentId, RecoveryPointId, Region, SnapshotId, TaskId, VolumeId,
@@ -29,6 +30,21 @@ pub struct RecoveryPointSummary {
     /// When the snapshots were started.
     #[schema(value_type = String, format = DateTime)]
     pub point_in_time: Timestamp,
+    /// What it is made of: `streamed`, `snapshot` or `copy`.
+    #[schema(value_type = String)]
+    #[serde(default)]
+    pub kind: RecoveryPointKind,
+    /// The IntelliSnap recovery point that it is a copy of.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<RecoveryPointId>,
+    /// What became of its snapshots.
+    #[serde(default)]
+    pub snapshots: SnapshotsState,
+    /// When it may be removed by its retention.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<Timestamp>,
     /// Whether only changed blocks were read (the recovery point is whole in any case).
     pub incremental: bool,
     /// Volumes in it.
@@ -43,6 +59,19 @@ pub struct RecoveryPointSummary {
     #[schema(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_agent: Option<MediaAgentId>,
+}
+
+/// What became of the snapshots of a recovery point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotsState {
+    /// None are kept.
+    #[default]
+    None,
+    /// All exist.
+    Kept,
+    /// Some were deleted by somebody else.
+    Missing,
 }
 
 /// A recovery point with what was kept of its instance.
@@ -104,4 +133,17 @@ pub struct RecoveryPointQuery {
     /// 1 to 1,000; 100 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+}
+
+/// Answer of `POST /v1/hypervisors/{id}/reconcile`: which of the kept snapshots are still in the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reconciled {
+    /// Snapshots that were looked for.
+    pub n_checked: u64,
+    /// Those that somebody else has deleted.
+    #[schema(value_type = Vec<String>)]
+    pub missing: Vec<SnapshotId>,
+    /// Recovery points that lost snapshots.
+    #[schema(value_type = Vec<String>)]
+    pub recovery_points: Vec<RecoveryPointId>,
 }

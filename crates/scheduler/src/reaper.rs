@@ -8,11 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapferry_aws::ec2::{
-    delete_snapshot, delete_volume, deregister_image, find_by_ledger_tag, terminate_instance,
-};
-use snapferry_aws::{Account, AwsError, SessionPurpose, SessionScope};
-use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind};
+use snapferry_aws::ec2::{find_by_ledger_tag, remove_object};
+use snapferry_aws::{Account, SessionPurpose, SessionScope};
+use snapferry_types::ledger::LedgerState;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -109,21 +107,8 @@ impl Reaper {
             ids.dedup();
         }
         for id in &ids {
-            remove_one(&account, entry, id).await?;
+            remove_object(&account, entry.kind, id).await?;
         }
         Ok(ids)
-    }
-}
-
-async fn remove_one(account: &Account, entry: &LedgerEntry, id: &str) -> Result<(), anyhow::Error> {
-    let removed: Result<(), AwsError> = match entry.kind {
-        ObjectKind::Snapshot => delete_snapshot(account, &id.parse()?).await,
-        ObjectKind::Volume => delete_volume(account, &id.parse()?).await,
-        ObjectKind::Image => deregister_image(account, id).await,
-        ObjectKind::Instance => terminate_instance(account, &id.parse()?).await,
-    };
-    match removed {
-        Ok(()) | Err(AwsError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

@@ -60,6 +60,8 @@ async fn a_backup_from_request_to_recovery_point() {
         task_id: spec.task.to_string(),
         fence: Some(fence),
         progress: None,
+        phases: Vec::new(),
+        log_excerpt: String::new(),
         outcome: Some(succeeded.clone()),
     };
     let refused = lease.finish(finish(stale)).await.unwrap_err();
@@ -199,6 +201,8 @@ async fn every_token_sees_only_what_it_may() {
             task_id: spec.task.to_string(),
             fence: Some(spec.fence.into()),
             progress: None,
+            phases: Vec::new(),
+            log_excerpt: String::new(),
             outcome: Some(v1::finish_request::Outcome::Failed(v1::Failed {
                 retryable: false,
                 error_class: "media_agent_unavailable".to_owned(),
@@ -273,6 +277,8 @@ async fn a_cancelled_job_stops_its_agent() {
         task_id: spec.task.to_string(),
         fence: Some(spec.fence.into()),
         progress: None,
+        phases: Vec::new(),
+        log_excerpt: String::new(),
         outcome: Some(v1::finish_request::Outcome::Cancelled(v1::Cancelled {})),
     };
     lease.finish(cancelled).await.unwrap();

@@ -3,12 +3,67 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{AccountId, SnapshotId, VolumeId};
+use crate::aws::{AccountId, Region, SnapshotId, VolumeId};
 use crate::id::{RecoveryPointId, TaskId};
 use crate::instance::InstanceConfig;
+use crate::transport::Transport;
 
 /// Version of [`RecoveryPointMeta`]'s JSON layout.
 pub const RECOVERY_POINT_META_VERSION: u16 = 1;
+
+/// What a recovery point is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryPointKind {
+    /// Blocks in a library, from a streaming backup.
+    #[default]
+    Streamed,
+    /// Snapshots in the tenant's account, from an IntelliSnap backup.
+    Snapshot,
+    /// Blocks in a library, read from an IntelliSnap recovery point.
+    Copy,
+}
+
+impl RecoveryPointKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Streamed, Self::Snapshot, Self::Copy];
+
+    /// The word in JSON and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Streamed => "streamed",
+            Self::Snapshot => "snapshot",
+            Self::Copy => "copy",
+        }
+    }
+
+    /// The kind of a word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == word)
+    }
+
+    /// Whether its blocks are in a library.
+    #[must_use]
+    pub const fn is_in_library(self) -> bool {
+        matches!(self, Self::Streamed | Self::Copy)
+    }
+}
+
+/// Snapshots of a recovery point in another region or account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultMeta {
+    /// The account that owns the copies.
+    pub account: AccountId,
+    /// Their region.
+    pub region: Region,
+    /// Their key, where they are encrypted.
+    #[serde(default)]
+    pub kms_key_id: Option<String>,
+    /// The volumes and their copies.
+    pub snapshots: Vec<(VolumeId, SnapshotId)>,
+}
 
 /// Metadata sealed with a recovery point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +83,18 @@ pub struct RecoveryPointMeta {
     /// The recovery point that the changed blocks were listed against.
     #[serde(default)]
     pub base: Option<RecoveryPointId>,
+    /// What it is made of.
+    #[serde(default)]
+    pub kind: RecoveryPointKind,
+    /// The IntelliSnap recovery point that this one is a copy of.
+    #[serde(default)]
+    pub copy_of: Option<RecoveryPointId>,
+    /// Copies of its snapshots elsewhere.
+    #[serde(default)]
+    pub vaults: Vec<VaultMeta>,
+    /// How its blocks were read; nothing where none were.
+    #[serde(default)]
+    pub transport: Option<Transport>,
 }
 
 /// A volume inside a recovery point. Its name in the library is the volume id.

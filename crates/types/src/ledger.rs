@@ -27,6 +27,12 @@ pub enum ObjectKind {
     Image,
     /// An EC2 instance.
     Instance,
+    /// A permission on a snapshot; its id is `<snapshot>/<account>`.
+    Share,
+    /// An import of a disk image.
+    ImportTask,
+    /// An object in S3; its id is `<bucket>/<key>`.
+    S3Object,
 }
 
 /// Why an object was made; decides who may remove it.
@@ -41,6 +47,13 @@ pub enum Purpose {
     RestoreImage,
     /// What the user asked for; once handed over it is theirs and leaves the ledger's care.
     RestoreResult,
+    /// Snapshots that are an IntelliSnap recovery point.
+    RecoveryPoint,
+    /// A copy of a recovery point's snapshots in another region or account, or a share of them.
+    Vault,
+    /// What only moves blocks: shares, HotAdd volumes and their snapshots, import tasks, objects in S3. It goes as soon
+    /// as they are moved.
+    Transport,
 }
 
 macro_rules! words {
@@ -61,13 +74,25 @@ macro_rules! words {
     };
 }
 
-words!(ObjectKind, Snapshot = "snapshot", Volume = "volume", Image = "image", Instance = "instance");
+words!(
+    ObjectKind,
+    Snapshot = "snapshot",
+    Volume = "volume",
+    Image = "image",
+    Instance = "instance",
+    Share = "share",
+    ImportTask = "import_task",
+    S3Object = "s3_object"
+);
 words!(
     Purpose,
     BackupSource = "backup_source",
     RestoreStaging = "restore_staging",
     RestoreImage = "restore_image",
-    RestoreResult = "restore_result"
+    RestoreResult = "restore_result",
+    RecoveryPoint = "recovery_point",
+    Vault = "vault",
+    Transport = "transport"
 );
 words!(
     LedgerState,

@@ -8,11 +8,14 @@ pub mod block;
 pub mod catalogue;
 pub mod hash;
 pub mod id;
+pub mod image;
 pub mod instance;
 pub mod ledger;
+pub mod rules;
 pub mod spec;
 pub mod state;
 pub mod tenancy;
+pub mod transport;
 
 pub use access::{AccountAccess, Credentials};
 pub use aws::{AccountId, InstanceId, Region, SnapshotId, VolumeId};
@@ -22,4 +25,6 @@ pub use id::{
     AccessNodeId, DispatchId, HypervisorId, IncarnationId, JobId, LedgerId, MediaAgentId, ParseIdError,
     RecoveryPointId, SessionId, TaskId,
 };
+pub use image::ImageFormat;
 pub use state::{Fence, TaskKind, TaskState};
+pub use transport::{Transport, TransportWish};

@@ -22,11 +22,27 @@ pub enum TaskKind {
     Restore = 2,
     /// Remove a recovery point.
     DeleteRecoveryPoint = 3,
+    /// Snapshots that are the recovery point.
+    IntelliSnap = 4,
+    /// Read an IntelliSnap recovery point into a library.
+    BackupCopy = 5,
+    /// Keep an instance up to date in another place. See [`crate::rules`].
+    Replication = 6,
+    /// Make an EC2 instance of another vendor's machine. See [`crate::rules`].
+    Conversion = 7,
 }
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::StreamingBackup, Self::Restore, Self::DeleteRecoveryPoint];
+    pub const ALL: [Self; 7] = [
+        Self::StreamingBackup,
+        Self::Restore,
+        Self::DeleteRecoveryPoint,
+        Self::IntelliSnap,
+        Self::BackupCopy,
+        Self::Replication,
+        Self::Conversion,
+    ];
 
     /// The word in the database, in JSON and in metrics.
     #[must_use]
@@ -35,6 +51,10 @@ impl TaskKind {
             Self::StreamingBackup => "streaming_backup",
             Self::Restore => "restore",
             Self::DeleteRecoveryPoint => "delete_recovery_point",
+            Self::IntelliSnap => "intelli_snap",
+            Self::BackupCopy => "backup_copy",
+            Self::Replication => "replication",
+            Self::Conversion => "conversion",
         }
     }
 

@@ -4,6 +4,8 @@
 pub mod convert;
 mod grant;
 mod ledger;
+mod operation;
+mod restore;
 pub mod ticket;
 
 /// Generated from `/proto/snapferry/v1`.

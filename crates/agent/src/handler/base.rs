@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use snapferry_aws::{Account, EbsSnapshotSource};
 use snapferry_media_agent::client::MediaClient;
-use snapferry_transfer::{BlockSource as _, ErrorClass, TransferError};
+use snapferry_transfer::{BlockSource, ErrorClass, TransferError};
 use snapferry_types::spec::StreamingBackupSpec;
 use snapferry_types::{RecoveryPointId, SnapshotId, VolumeId};
 
@@ -13,13 +13,13 @@ use super::snapshot::Snapshots;
 use crate::context::TaskContext;
 
 /// A volume to read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct PlannedVolume {
     pub(super) volume: VolumeId,
     pub(super) snapshot: SnapshotId,
     pub(super) n_blocks: u32,
     /// Opened against the base where there is one.
-    pub(super) source: Arc<EbsSnapshotSource>,
+    pub(super) source: Arc<dyn BlockSource>,
     /// The recovery point and the snapshot that changes are listed against.
     pub(super) base: Option<(RecoveryPointId, SnapshotId)>,
 }

@@ -4,17 +4,19 @@
 mod base;
 mod clean;
 mod delete_recovery_point;
+mod marks;
 mod objects;
 mod restore;
 mod restore_instance;
 mod restore_volumes;
 mod snapshot;
+mod stage;
 mod streaming_backup;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use snapferry_transfer::TransferError;
+use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::spec::Operation;
 use snapferry_wire::v1;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,10 @@ pub(crate) fn run(context: Arc<TaskContext>) -> BoxFuture<'static, Result<Vec<v1
         match &context.spec.operation {
             Operation::StreamingBackup(spec) => streaming_backup::run(&context, spec).await,
             Operation::Restore(spec) => restore::run(&context, spec).await,
+            Operation::IntelliSnap(_) | Operation::BackupCopy(_) => Err(TransferError::new(
+                ErrorClass::Invalid,
+                format!("this agent does not know the operation {}", context.spec.operation.kind().as_str()),
+            )),
             Operation::DeleteRecoveryPoint(id) => delete_recovery_point::run(&context, *id).await,
         }
     })

@@ -8,7 +8,7 @@
 use std::future::Future;
 
 use snapferry_aws::{Account, ec2};
-use snapferry_transfer::TransferError;
+use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 
 use crate::context::TaskContext;
@@ -17,7 +17,7 @@ use crate::context::TaskContext;
 ///
 /// # Errors
 /// [`TransferError`] of the record, the search or the creation.
-pub(super) async fn ensure<C, F>(
+pub(crate) async fn ensure<C, F>(
     context: &TaskContext,
     account: &Account,
     (kind, purpose, label): (ObjectKind, Purpose, &str),
@@ -27,8 +27,7 @@ where
     C: FnOnce(LedgerEntry) -> F,
     F: Future<Output = Result<Vec<String>, TransferError>>,
 {
-    let was_known = context.ledger.is_known(kind, purpose, label).await;
-    let entry = context.ledger.intend(kind, purpose, label).await?;
+    let (entry, was_known) = context.ledger.intend(account, kind, purpose, label).await?;
     match entry.state {
         LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
         LedgerState::Intended | LedgerState::Gone => {}
@@ -40,4 +39,20 @@ where
         object_ids = create(entry.clone()).await?;
     }
     context.ledger.made(&entry, object_ids).await
+}
+
+/// The one id of an entry that stands for one object.
+pub(crate) fn parse_one<T>(entry: &LedgerEntry) -> Result<T, TransferError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let Some(id) = entry.object_ids.first() else {
+        return Err(TransferError::new(
+            ErrorClass::Internal,
+            format!("ledger entry {} names no object", entry.id),
+        ));
+    };
+    id.parse().map_err(|error: T::Err| {
+        TransferError::new(ErrorClass::Internal, format!("read ledger entry {}: {error}", entry.id))
+    })
 }

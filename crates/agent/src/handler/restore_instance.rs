@@ -14,11 +14,12 @@ use snapferry_types::InstanceId;
 use snapferry_types::aws::Tag;
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
-use snapferry_types::spec::{RestoreSpec, RestoreTarget};
+use snapferry_types::spec::{NewInstanceSpec, RestoreSpec};
 use snapferry_wire::v1;
 
-use super::restore::{Staged, parse_one};
+use super::objects::parse_one;
 use super::restore_volumes::restored_tags;
+use super::stage::Staged;
 use super::{clean, made, objects};
 use crate::context::TaskContext;
 
@@ -28,6 +29,7 @@ pub(super) async fn run(
     staged: &[Staged],
     original: &InstanceConfig,
     spec: &RestoreSpec,
+    wanted: &NewInstanceSpec,
 ) -> Result<Vec<v1::Made>, TransferError> {
     let root = &original.root_device_name;
     if !staged.iter().any(|one| one.config.device_name == *root) {
@@ -41,11 +43,11 @@ pub(super) async fn run(
     let image: String = parse_one(&image_entry)?;
     wait_image(context, account, &image).await?;
 
-    let tags = instance_tags(original, spec);
+    let tags = instance_tags(original, spec, wanted);
     let create = |entry: LedgerEntry| {
         let mut all_tags = context.ledger.tags(&entry);
         all_tags.extend(tags.clone());
-        let request = new_instance(original, &spec.target, &image, entry.id.to_string(), all_tags);
+        let request = new_instance(original, wanted, &image, entry.id.to_string(), all_tags);
         async move { Ok(vec![ec2::run_instance(account, &request).await?.into()]) }
     };
     let what = (ObjectKind::Instance, Purpose::RestoreResult, original.instance_id.as_str());
@@ -66,7 +68,7 @@ pub(super) async fn run(
         results.push(made("volume", &volume.volume_id, &one.config.volume_id));
     }
     // The instance holds its volumes; neither image nor snapshots are needed any more.
-    clean::remove(context, account, &image_entry, context.stop.token()).await?;
+    clean::remove(context, &image_entry, context.stop.token()).await?;
     Ok(results)
 }
 
@@ -93,9 +95,9 @@ async fn register(
     objects::ensure(context, account, what, create).await
 }
 
-fn instance_tags(original: &InstanceConfig, spec: &RestoreSpec) -> Vec<Tag> {
+fn instance_tags(original: &InstanceConfig, spec: &RestoreSpec, wanted: &NewInstanceSpec) -> Vec<Tag> {
     let mut extra = spec.extra_tags.clone();
-    if let RestoreTarget::Instance { name: Some(name), .. } = &spec.target {
+    if let Some(name) = &wanted.name {
         extra.retain(|tag| tag.key != "Name");
         extra.push(Tag::new("Name", name));
     }
@@ -128,7 +130,7 @@ async fn wait_image(context: &TaskContext, account: &Account, image: &str) -> Re
 /// The instance as it was, with the wishes of the target over it. Only the primary interface is made anew.
 fn new_instance(
     original: &InstanceConfig,
-    target: &RestoreTarget,
+    wanted: &NewInstanceSpec,
     image: &str,
     client_token: String,
     tags: Vec<Tag>,
@@ -147,22 +149,18 @@ fn new_instance(
         tags,
         client_token,
     };
-    let RestoreTarget::Instance { name: _, instance_type, subnet_id, security_group_ids, key_name } = target
-    else {
-        return new;
-    };
-    if let Some(instance_type) = instance_type {
+    if let Some(instance_type) = &wanted.instance_type {
         new.instance_type.clone_from(instance_type);
     }
-    if key_name.is_some() {
-        new.key_name.clone_from(key_name);
+    if wanted.key_name.is_some() {
+        new.key_name.clone_from(&wanted.key_name);
     }
     if let Some(interface) = new.network_interfaces.first_mut() {
-        if let Some(subnet_id) = subnet_id {
+        if let Some(subnet_id) = &wanted.subnet_id {
             interface.subnet_id.clone_from(subnet_id);
         }
-        if !security_group_ids.is_empty() {
-            interface.security_group_ids.clone_from(security_group_ids);
+        if !wanted.security_group_ids.is_empty() {
+            interface.security_group_ids.clone_from(&wanted.security_group_ids);
         }
     }
     new

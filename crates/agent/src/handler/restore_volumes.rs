@@ -12,7 +12,8 @@ use snapferry_types::aws::Tag;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
 use snapferry_wire::v1;
 
-use super::restore::{Staged, parse_one};
+use super::objects::parse_one;
+use super::stage::Staged;
 use super::{made, objects};
 use crate::context::TaskContext;
 

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::{Account, SessionScope, ec2};
 use snapferry_media_agent::client::{MediaClient, OpenVolume, Opened, Session};
-use snapferry_transfer::{
-    BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
-};
+use snapferry_transfer::{BaseLeaves, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume};
 use snapferry_types::block::BLOCKS_PER_GIB;
-use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointMeta, VolumeMeta};
+use snapferry_types::catalogue::{
+    RECOVERY_POINT_META_VERSION, RecoveryPointKind, RecoveryPointMeta, VolumeMeta,
+};
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::spec::{ReadAs, StreamingBackupSpec};
-use snapferry_types::{BLOCK_SIZE, RecoveryPointId};
+use snapferry_types::{BLOCK_SIZE, RecoveryPointId, Transport};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 
@@ -59,7 +59,7 @@ pub(super) async fn run(
 
     context.enter("drop old base");
     for entry in context.spec.superseded.iter().filter(|entry| entry.id != snapshots.entry.id) {
-        if let Err(error) = clean::remove(context, &account, entry, context.stop.token()).await {
+        if let Err(error) = clean::remove(context, entry, context.stop.token()).await {
             // The backup itself is safe; the entry stays kept and the next backup tries again.
             context.note(true, format!("an older base snapshot could not be deleted: {error}")).await?;
         }
@@ -147,7 +147,7 @@ async fn read_volume(
     };
     let sink: Arc<dyn ChunkSink> = Arc::new(session.volume(&name, Arc::clone(&sealer)));
     back_up_volume(
-        Arc::clone(&volume.source) as Arc<dyn BlockSource>,
+        Arc::clone(&volume.source),
         sink,
         base,
         sealer,
@@ -212,5 +212,9 @@ fn metadata(
             .as_ref()
             .map(|base| base.recovery_point)
             .filter(|_| planned.iter().any(|v| v.base.is_some())),
+        kind: RecoveryPointKind::Streamed,
+        copy_of: None,
+        vaults: Vec::new(),
+        transport: Some(Transport::EbsDirect),
     }
 }

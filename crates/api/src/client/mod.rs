@@ -10,21 +10,23 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use snapferry_types::{HypervisorId, JobId, RecoveryPointId};
+use snapferry_types::{HypervisorId, JobId, MediaAgentId, RecoveryPointId};
 
 pub use self::error::ClientError;
 pub use self::events::JobEvents;
-use crate::fleet::{AccessNode, MediaAgent};
+use crate::fleet::{AccessNode, AskMaintenance, Maintenance, MediaAgent};
 use crate::hypervisor::{CreateHypervisor, Hypervisor, HypervisorQuery};
 use crate::instance::{Instance, InstanceQuery};
-use crate::job::{CreateJob, Job, JobQuery, JobSummary};
-use crate::ledger::{LedgerLine, LedgerQuery};
+use crate::job::{CreateJob, Job, JobQuery, JobSummary, Priority, SetPriority};
+use crate::ledger::{LedgerLine, LedgerQuery, Reap, Reaped};
 use crate::page::{Page, PageQuery};
 use crate::problem::{Problem, ProblemCode};
-use crate::recovery_point::{RecoveryPoint, RecoveryPointQuery, RecoveryPointSummary};
+use crate::recovery_point::{Reconciled, RecoveryPoint, RecoveryPointQuery, RecoveryPointSummary};
 
 /// A call without a body to stream answers within this time, or fails.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A call that asks AWS about many things first.
+const SLOW_CALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Larger answers than this are refused.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -143,6 +145,31 @@ impl Client {
         self.answer(self.request(Method::POST, &format!("v1/jobs/{id}/cancel"))?).await
     }
 
+    /// Suspends what is left of a job: running tasks stop at a safe point and keep their progress.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn suspend_job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.answer(self.request(Method::POST, &format!("v1/jobs/{id}/suspend"))?).await
+    }
+
+    /// Lets a suspended job go on, on whatever access node is free.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn resume_job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.answer(self.request(Method::POST, &format!("v1/jobs/{id}/resume"))?).await
+    }
+
+    /// Changes the band of a job's tasks that are not done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn set_priority(&self, id: JobId, priority: Priority) -> Result<Job, ClientError> {
+        let request = self.request(Method::PUT, &format!("v1/jobs/{id}/priority"))?;
+        self.answer(request.json(&SetPriority { priority })).await
+    }
+
     /// The events of a job from now on; the stream ends after its terminal state. A broken connection is an error
     /// item, after which the caller may watch again from `after_note`, the highest [`crate::job::Note::seq`] it saw.
     ///
@@ -209,6 +236,32 @@ impl Client {
         self.list("v1/ledger", query).await
     }
 
+    /// Removes now what nobody owns, or says what would go.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn reap(&self, body: &Reap) -> Result<Reaped, ClientError> {
+        let request = self.request(Method::POST, "v1/ledger/reap")?.json(body);
+        self.answer_slowly(request).await
+    }
+
+    /// Looks which snapshots of a tenant's recovery points still exist.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn reconcile(&self, id: HypervisorId) -> Result<Reconciled, ClientError> {
+        self.answer_slowly(self.request(Method::POST, &format!("v1/hypervisors/{id}/reconcile"))?).await
+    }
+
+    /// Asks a MediaAgent for work on its library.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn maintain(&self, id: MediaAgentId, work: Maintenance) -> Result<MediaAgent, ClientError> {
+        let request = self.request(Method::POST, &format!("v1/media-agents/{id}/maintenance"))?;
+        self.answer(request.json(&AskMaintenance { work })).await
+    }
+
     /// Answers when the scheduler is up and its database answers.
     ///
     /// # Errors
@@ -244,16 +297,25 @@ impl Client {
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let mut response = self.send(request).await?;
-        let url = response.url().to_string();
-        let body = body_of(&mut response).await?;
-        serde_json::from_slice(&body)
-            .map_err(|source| ClientError::Answer { url, reason: source.to_string() })
+        read_answer(self.send(request).await?).await
+    }
+
+    /// For calls that wait for many answers of AWS.
+    async fn answer_slowly<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let sent = request.timeout(SLOW_CALL_TIMEOUT).send().await;
+        let response = sent.map_err(|source| self.unreachable(source))?;
+        read_answer(refuse_problem(response).await?).await
     }
 
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
         ClientError::Unreachable { url: self.base.to_string(), source }
     }
+}
+
+async fn read_answer<T: DeserializeOwned>(mut response: Response) -> Result<T, ClientError> {
+    let url = response.url().to_string();
+    let body = body_of(&mut response).await?;
+    serde_json::from_slice(&body).map_err(|source| ClientError::Answer { url, reason: source.to_string() })
 }
 
 async fn refuse_problem(mut response: Response) -> Result<Response, ClientError> {

@@ -6,6 +6,7 @@ mod instances;
 mod launch;
 mod paging;
 mod regions;
+mod remove;
 mod snapshots;
 mod tags;
 mod volumes;
@@ -17,6 +18,7 @@ pub use instances::{
 };
 pub use launch::{NewInstance, run_instance, terminate_instance, wait_instance_running};
 pub use regions::region_exists;
+pub use remove::{remove_object, share_id};
 pub use snapshots::{
     Exclude, SnapshotPhase, SnapshotState, create_snapshots, delete_snapshot, share_snapshot,
     snapshot_states, unshare_snapshot, wait_snapshots_completed,

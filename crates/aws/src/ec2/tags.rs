@@ -48,6 +48,8 @@ pub async fn find_by_ledger_tag(
         ObjectKind::Volume => volumes(account, &value, filter).await,
         ObjectKind::Image => images(account, &value, filter).await,
         ObjectKind::Instance => instances(account, &value, filter).await,
+        // These are in the ledger by name before they are made.
+        ObjectKind::Share | ObjectKind::ImportTask | ObjectKind::S3Object => Ok(Vec::new()),
     }
 }
 

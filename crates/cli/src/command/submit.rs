@@ -3,7 +3,8 @@
 use anyhow::Result;
 use snapferry_api::Client;
 use snapferry_api::job::{CreateJob, Priority, StreamingBackup, Work};
-use snapferry_api::restore::{Restore as RestoreWork, RestoreTarget};
+use snapferry_api::restore::{NewInstance, Restore as RestoreWork, RestoreFrom, RestoreTarget};
+use snapferry_types::TransportWish;
 
 use super::job;
 use crate::args::{Backup, Restore, RestoreWhat, Submit};
@@ -17,6 +18,8 @@ pub(super) async fn backup(client: &Client, format: Format, backup: &Backup) -> 
         region: backup.region.clone(),
         media_agent: backup.media_agent,
         full: backup.full,
+        transport: TransportWish::default(),
+        retention: None,
     });
     submit(client, format, work, &backup.submit).await
 }
@@ -24,22 +27,26 @@ pub(super) async fn backup(client: &Client, format: Format, backup: &Backup) -> 
 pub(super) async fn restore(client: &Client, format: Format, restore: &Restore) -> Result<()> {
     let (what, target) = match restore {
         Restore::Volumes { what, availability_zone } => {
-            (what, RestoreTarget::Volumes { availability_zone: availability_zone.clone() })
+            (what, RestoreTarget::Volumes { availability_zone: availability_zone.clone(), attach: None })
         }
         Restore::Instance { what, name, instance_type, subnet, security_groups, key_name } => (
             what,
-            RestoreTarget::Instance {
+            RestoreTarget::Instance(Box::new(NewInstance {
                 name: name.clone(),
                 instance_type: instance_type.clone(),
                 subnet_id: subnet.clone(),
                 security_group_ids: security_groups.clone(),
                 key_name: key_name.clone(),
-            },
+                ..NewInstance::default()
+            })),
         ),
     };
     let RestoreWhat { recovery_point, volumes, tags, submit: options } = what;
     let work = Work::Restore(RestoreWork {
         recovery_point: *recovery_point,
+        from: RestoreFrom::default(),
+        transport: TransportWish::default(),
+        kms_key_id: None,
         volumes: volumes.clone(),
         target,
         tags: tags.clone(),

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use indicatif::MultiProgress;
 use snapferry_api::job::{StreamingBackup, Work};
-use snapferry_api::restore::{Restore, RestoreTarget};
+use snapferry_api::restore::{NewInstance, Restore, RestoreFrom, RestoreTarget};
 use snapferry_service::Exit;
-use snapferry_types::InstanceId;
+use snapferry_types::{InstanceId, TransportWish};
 
 use crate::args::Demo;
 use figures::Figures;
@@ -75,19 +75,16 @@ async fn play(stage: &Stage, dir: &Path, args: &Demo) -> Result<Exit> {
     let mut equal = true;
     for one in &instances {
         let point = stage::recovery_point_of(&second, &one.id)?;
-        let target = RestoreTarget::Instance {
+        let target = RestoreTarget::Instance(Box::new(NewInstance {
             name: Some(format!("{} (restored)", one.name)),
-            instance_type: None,
-            subnet_id: None,
-            security_group_ids: Vec::new(),
-            key_name: None,
-        };
+            ..NewInstance::default()
+        }));
         let name = format!("restore {} as instance", one.name);
         let job = work(stage, &mut figures, &name, restore(point, target)).await?;
         equal &= compare::job(stage, &mut figures, &job, one, "second")?;
         let point = stage::recovery_point_of(&first, &one.id)?;
         let name = format!("restore {} as volumes", one.name);
-        let target = RestoreTarget::Volumes { availability_zone: None };
+        let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
         let job = work(stage, &mut figures, &name, restore(point, target)).await?;
         equal &= compare::job(stage, &mut figures, &job, one, "first")?;
     }
@@ -134,11 +131,21 @@ fn backup(stage: &Stage, instances: &[InstanceId]) -> Work {
         region: None,
         media_agent: None,
         full: false,
+        transport: TransportWish::default(),
+        retention: None,
     })
 }
 
 const fn restore(recovery_point: snapferry_types::RecoveryPointId, target: RestoreTarget) -> Work {
-    Work::Restore(Restore { recovery_point, volumes: Vec::new(), target, tags: Vec::new() })
+    Work::Restore(Restore {
+        recovery_point,
+        from: RestoreFrom::Automatic,
+        volumes: Vec::new(),
+        target,
+        tags: Vec::new(),
+        transport: TransportWish::Automatic,
+        kms_key_id: None,
+    })
 }
 
 fn say(what: &str) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, RoleToAssume, TenantSignIn};
 use snapferry_api::job::{CreateJob, Work};
-use snapferry_api::restore::{Restore, RestoreTarget};
+use snapferry_api::restore::{NewInstance, Restore, RestoreTarget};
 use snapferry_types::AccountId;
 
 use super::problem::Refusal;
@@ -61,7 +61,11 @@ pub(super) fn job(request: &CreateJob) -> Result<(), Refusal> {
             check(distinct == backup.instances.len(), || "instances: one is named twice".to_owned())
         }
         Work::Restore(restore) => self::restore(restore),
-        Work::DeleteRecoveryPoint(_) => Ok(()),
+        Work::DeleteRecoveryPoint(_)
+        | Work::IntelliSnap(_)
+        | Work::BackupCopy(_)
+        | Work::Replication(_)
+        | Work::Conversion(_) => Ok(()),
     }
 }
 
@@ -79,11 +83,13 @@ fn restore(restore: &Restore) -> Result<(), Refusal> {
     let distinct = restore.volumes.iter().collect::<HashSet<_>>().len();
     check(distinct == restore.volumes.len(), || "volumes: one is named twice".to_owned())?;
     let texts = match &restore.target {
-        RestoreTarget::Volumes { availability_zone } => vec![availability_zone],
-        RestoreTarget::Instance { name, instance_type, subnet_id, key_name, security_group_ids } => {
-            check(security_group_ids.len() <= 16, || "security_group_ids: at most 16".to_owned())?;
-            vec![name, instance_type, subnet_id, key_name]
+        RestoreTarget::Volumes { availability_zone, .. } => vec![availability_zone],
+        RestoreTarget::Instance(new) => {
+            check(new.security_group_ids.len() <= 16, || "security_group_ids: at most 16".to_owned())?;
+            let NewInstance { name, instance_type, subnet_id, key_name, .. } = &**new;
+            vec![name, instance_type, subnet_id, key_name, &new.iam_instance_profile, &new.private_ip]
         }
+        RestoreTarget::InPlace { .. } | RestoreTarget::DiskImage { .. } => Vec::new(),
     };
     check(texts.into_iter().flatten().all(|text| (1..=256).contains(&text.chars().count())), || {
         "target: texts have 1 to 256 characters; leave out what should be as before".to_owned()

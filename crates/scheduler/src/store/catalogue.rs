@@ -2,7 +2,7 @@
 
 use snapferry_api::Page;
 use snapferry_api::recovery_point::{
-    RecoveryPoint, RecoveryPointQuery, RecoveryPointSummary, RecoveryPointVolume,
+    RecoveryPoint, RecoveryPointQuery, RecoveryPointSummary, RecoveryPointVolume, SnapshotsState,
 };
 use snapferry_types::block::BLOCK_SIZE;
 use snapferry_types::catalogue::{BaseRef, RecoveryPointMeta};
@@ -125,6 +125,10 @@ fn read(row: &AnyRow) -> Result<(RecoveryPointSummary, RecoveryPointMeta), Store
         instance_name: meta.instance.name().map(str::to_owned),
         region: meta.instance.region.clone(),
         point_in_time: timestamp(row.int("point_in_time_ms")?),
+        kind: meta.kind,
+        copy_of: meta.copy_of,
+        snapshots: SnapshotsState::default(),
+        keep_until: None,
         incremental: meta.volumes.iter().any(|volume| volume.incremental),
         n_volumes: u32::try_from(meta.volumes.len()).unwrap_or(u32::MAX),
         logical_bytes: row.number("logical_bytes")?,

@@ -140,6 +140,10 @@ impl Store {
                 }
                 Ok(of_point(&point, submission.request.work.clone()))
             }
+            Work::IntelliSnap(_) | Work::BackupCopy(_) | Work::Replication(_) | Work::Conversion(_) => {
+                let kind = submission.request.work.kind().as_str();
+                Err(StoreError::Invalid(format!("this scheduler does not take {kind} jobs")))
+            }
             Work::DeleteRecoveryPoint(delete) => {
                 let point = catalogue::load(conn, delete.recovery_point).await?;
                 visible(submission, point.summary.hypervisor, "recovery point", delete.recovery_point)?;
@@ -383,6 +387,8 @@ fn view(row: TaskRow, notes: Vec<snapferry_api::job::Note>) -> Task {
         error: row.error,
         made: row.made,
         notes,
+        history: Vec::new(),
+        waits_for: None,
         access_node: row.node,
         media_agent: row.media_agent,
     }

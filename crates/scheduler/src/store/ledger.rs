@@ -57,6 +57,7 @@ impl Store {
                 entry: read(row)?,
                 hypervisor: row.parsed("hypervisor_id")?,
                 reapable: row.flag("reapable")?,
+                reason: None,
                 changed_at: timestamp(row.int("changed_ms")?),
             })
         };

@@ -4,7 +4,8 @@ use snapferry_api::job::Work;
 use snapferry_api::restore::RestoreTarget as AskedTarget;
 use snapferry_types::TaskId;
 use snapferry_types::spec::{
-    MediaAgentRef, Operation, ReadAs, RestoreSpec, RestoreTarget, StreamingBackupSpec, TaskSpec,
+    AttachTo, MediaAgentRef, NewInstanceSpec, Operation, ReadAs, RestoreFrom, RestoreSpec, RestoreTarget,
+    StreamingBackupSpec, TargetEncryption, TaskSpec,
 };
 use sqlx::AnyConnection;
 
@@ -61,14 +62,25 @@ impl Store {
                     .ok_or_else(|| StoreError::Invalid("the task names no instance".to_owned()))?;
                 superseded = ledger::superseded(conn, row, &instance, media_agent).await?;
                 let base = row.base.clone();
-                Operation::StreamingBackup(StreamingBackupSpec { instance, base, full: backup.full, read_as })
+                let (full, transport) = (backup.full, backup.transport);
+                Operation::StreamingBackup(StreamingBackupSpec { instance, base, full, read_as, transport })
             }
-            Work::Restore(restore) => Operation::Restore(RestoreSpec {
+            Work::Restore(restore) => Operation::Restore(Box::new(RestoreSpec {
                 recovery_point: restore.recovery_point,
+                from: RestoreFrom::Library,
                 volumes: restore.volumes.clone(),
                 target: target(restore.target.clone()),
                 extra_tags: restore.tags.clone(),
-            }),
+                transport: restore.transport,
+                encryption: restore
+                    .kms_key_id
+                    .clone()
+                    .map_or(TargetEncryption::AsBefore, TargetEncryption::Key),
+            })),
+            Work::IntelliSnap(_) | Work::BackupCopy(_) | Work::Replication(_) | Work::Conversion(_) => {
+                let kind = row.kind.as_str();
+                return Err(StoreError::Invalid(format!("this scheduler cannot describe a {kind} task")));
+            }
             Work::DeleteRecoveryPoint(delete) => {
                 superseded = ledger::of_point(conn, delete.recovery_point).await?;
                 Operation::DeleteRecoveryPoint(delete.recovery_point)
@@ -84,10 +96,10 @@ impl Store {
             keys: self.tenant_keys(conn, row.hypervisor).await?,
             tenant_access: accesses.tenant,
             service_access: accesses.service.filter(|_| read_as == ReadAs::Service),
-            media_agent: MediaAgentRef {
+            media_agent: Some(MediaAgentRef {
                 id: media_agent,
                 endpoint: fleet::endpoint(conn, media_agent).await?,
-            },
+            }),
             operation,
             checkpoint: checkpoint(conn, row.id).await?,
             objects: ledger::of_task(conn, row.id).await?,
@@ -106,9 +118,26 @@ async fn checkpoint(conn: &mut AnyConnection, task: TaskId) -> Result<Vec<u8>, S
 
 fn target(target: AskedTarget) -> RestoreTarget {
     match target {
-        AskedTarget::Volumes { availability_zone } => RestoreTarget::Volumes { availability_zone },
-        AskedTarget::Instance { name, instance_type, subnet_id, security_group_ids, key_name } => {
-            RestoreTarget::Instance { name, instance_type, subnet_id, security_group_ids, key_name }
+        AskedTarget::Volumes { availability_zone, attach } => RestoreTarget::Volumes {
+            availability_zone,
+            attach: attach.map(|attach| AttachTo {
+                instance: attach.instance,
+                devices: attach.devices.into_iter().map(|one| (one.volume, one.device)).collect(),
+            }),
+        },
+        AskedTarget::Instance(new) => RestoreTarget::Instance(Box::new(NewInstanceSpec {
+            name: new.name,
+            instance_type: new.instance_type,
+            subnet_id: new.subnet_id,
+            security_group_ids: new.security_group_ids,
+            key_name: new.key_name,
+            iam_instance_profile: new.iam_instance_profile,
+            private_ip: new.private_ip,
+            stopped: new.stopped,
+        })),
+        AskedTarget::InPlace { delete_old_volumes, leave_stopped } => {
+            RestoreTarget::InPlace { keep_old_volumes: !delete_old_volumes, start: !leave_stopped }
         }
+        AskedTarget::DiskImage { folder, format } => RestoreTarget::DiskImage { folder, format },
     }
 }

@@ -89,6 +89,8 @@ impl Rig {
             region: None,
             media_agent: None,
             full: false,
+            transport: snapferry_types::TransportWish::default(),
+            retention: None,
         });
         CreateJob { work, priority: Priority::Normal }
     }

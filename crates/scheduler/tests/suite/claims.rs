@@ -126,5 +126,5 @@ pub(crate) async fn work_waits_for_its_media_agent(url: String) {
     world.store.media_agent_seen(&figures).await.unwrap();
     world.store.media_agent_seen(&media_agent(world.media_agent)).await.unwrap();
     let spec = world.claim(world.offer().await).await;
-    assert_eq!(spec.media_agent.id, world.media_agent, "the emptier one is chosen");
+    assert_eq!(spec.media_agent.as_ref().unwrap().id, world.media_agent, "the emptier one is chosen");
 }

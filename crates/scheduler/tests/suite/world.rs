@@ -12,11 +12,11 @@ use snapferry_scheduler::store::{
     ClaimBy, ClaimVerdict, Limits, MediaAgentFigures, NodeFigures, Offer, Store, Submission,
 };
 use snapferry_scheduler::vault::Vault;
-use snapferry_types::catalogue::{RecoveryPointMeta, VolumeMeta};
+use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta, VolumeMeta};
 use snapferry_types::instance::{InstanceConfig, OsFamily};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::spec::TaskSpec;
-use snapferry_types::{AccessNodeId, IncarnationId, JobId, LedgerId, MediaAgentId, TaskId};
+use snapferry_types::{AccessNodeId, IncarnationId, JobId, LedgerId, MediaAgentId, TaskId, TransportWish};
 
 pub(crate) const QUEUE: &str = "snapferry.task.v1.eu-central-1.linux.default";
 pub(crate) const SECRET: &str = "a-secret-that-is-nowhere-in-the-clear";
@@ -74,6 +74,8 @@ impl World {
                 region: None,
                 media_agent: None,
                 full: false,
+                transport: TransportWish::default(),
+                retention: None,
             }),
             priority: Priority::Normal,
         }
@@ -238,5 +240,9 @@ pub(crate) fn meta(spec: &TaskSpec, instance: &str, snapshot: &str, at_ms: u64) 
             incremental: false,
         }],
         base: None,
+        kind: RecoveryPointKind::Streamed,
+        copy_of: None,
+        vaults: Vec::new(),
+        transport: None,
     }
 }

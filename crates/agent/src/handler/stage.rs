@@ -1,0 +1,103 @@
+//! Staging: the stored content of one volume becomes a snapshot of which the tenant's account can make volumes. By
+//! EBS direct it is written block by block into a snapshot of the tenant's own.
+//!
+//! Runs twice: StartSnapshot has a client token, written leaves are in the marks, and a snapshot that is complete
+//! already is taken as it is.
+
+use std::sync::Arc;
+
+use snapferry_aws::ec2::{self, SnapshotPhase};
+use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
+use snapferry_media_agent::client::MediaClient;
+use snapferry_transfer::{Sealer, TransferError, restore_volume};
+use snapferry_types::catalogue::VolumeMeta;
+use snapferry_types::instance::VolumeConfig;
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
+use snapferry_types::{RecoveryPointId, SnapshotId};
+
+use super::marks::Marks;
+use super::objects::{self, parse_one};
+use crate::context::TaskContext;
+
+/// A volume whose content is in a complete snapshot that the tenant's account can use.
+#[derive(Debug, Clone)]
+pub(super) struct Staged {
+    /// The volume as it shall be.
+    pub(super) config: VolumeConfig,
+    /// The snapshot.
+    pub(super) snapshot: SnapshotId,
+    /// Its ledger entry, where it is ours and goes when the volume is made.
+    pub(super) entry: Option<LedgerEntry>,
+}
+
+/// What is to be staged.
+#[derive(Debug, Clone)]
+pub(super) struct ToStage {
+    /// The recovery point in the library.
+    pub(super) recovery_point: RecoveryPointId,
+    /// The volume in it.
+    pub(super) volume: VolumeMeta,
+    /// The volume as it shall be.
+    pub(super) config: VolumeConfig,
+}
+
+/// Writes one volume into a snapshot and completes it.
+///
+/// # Errors
+/// [`TransferError`] that names the volume and the snapshot.
+pub(super) async fn stage(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    media: &MediaClient,
+    what: ToStage,
+    marks: &Marks,
+) -> Result<Staged, TransferError> {
+    let ToStage { recovery_point, volume, config } = what;
+    let name = volume.volume_id.to_string();
+    let start = |entry: LedgerEntry| {
+        let request = NewSnapshot {
+            size_gib: config.size_gib,
+            client_token: entry.id.to_string(),
+            description: format!("Snapferry restore of {name} from {recovery_point}"),
+            tags: context.ledger.tags(&entry),
+            encrypted: config.encrypted,
+            kms_key_id: config.kms_key_id.clone(),
+        };
+        async move { Ok(vec![start_snapshot(account, &request).await?.into()]) }
+    };
+    let what = (ObjectKind::Snapshot, Purpose::RestoreStaging, name.as_str());
+    let entry = objects::ensure(context, account, what, start).await?;
+    let snapshot: SnapshotId = parse_one(&entry)?;
+    if entry.state == LedgerState::Made && is_completed(account, &snapshot).await? {
+        return Ok(Staged { config, snapshot, entry: Some(entry) });
+    }
+    let sealer = Arc::new(Sealer::new(&context.spec.keys));
+    let source = media.volume_source(
+        recovery_point,
+        &context.spec.tenant,
+        &name,
+        volume.n_blocks,
+        Arc::clone(&sealer),
+    );
+    let target = EbsSnapshotTarget::new(account, &snapshot, config.size_gib);
+    restore_volume(
+        Arc::new(source),
+        Arc::new(target),
+        sealer,
+        context.shared.budget.clone(),
+        &context.shared.workers,
+        marks.resume_leaf(&volume.volume_id),
+        &mut |leaf| marks.rise(&volume.volume_id, leaf),
+        context.new_transfer(),
+        context.stop.token().clone(),
+    )
+    .await
+    .map_err(|error| error.context(format!("write {name} into {snapshot}")))?;
+    ec2::wait_snapshots_completed(account, &[snapshot.clone()], |_| (), context.stop.token()).await?;
+    Ok(Staged { config, snapshot, entry: Some(entry) })
+}
+
+async fn is_completed(account: &Account, snapshot: &SnapshotId) -> Result<bool, TransferError> {
+    let states = ec2::snapshot_states(account, std::slice::from_ref(snapshot)).await?;
+    Ok(states.iter().all(|state| state.phase == SnapshotPhase::Completed))
+}

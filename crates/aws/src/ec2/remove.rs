@@ -1,0 +1,64 @@
+//! Removing an object that the ledger names: the one place that knows how each kind goes.
+
+use snapferry_types::ledger::ObjectKind;
+use snapferry_types::{AccountId, SnapshotId};
+
+use crate::ec2;
+use crate::error::{Asked, AwsError};
+use crate::session::Account;
+
+/// Removes one object by its id in the ledger; one that is gone is done.
+///
+/// # Errors
+/// [`AwsError`]; an id of the wrong shape is `Invalid`.
+pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Result<(), AwsError> {
+    let removed = match kind {
+        ObjectKind::Instance => ec2::terminate_instance(account, &parse(kind, id)?).await,
+        ObjectKind::Image => ec2::deregister_image(account, id).await,
+        ObjectKind::Volume => ec2::delete_volume(account, &parse(kind, id)?).await,
+        ObjectKind::Snapshot => ec2::delete_snapshot(account, &parse(kind, id)?).await,
+        ObjectKind::Share => {
+            let (snapshot, with) = parse_share(id)?;
+            ec2::unshare_snapshot(account, &snapshot, &with).await
+        }
+        ObjectKind::ImportTask | ObjectKind::S3Object => {
+            return Err(wrong(kind, id, "this build makes none of the kind"));
+        }
+    };
+    match removed {
+        Err(AwsError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// The id of a share in the ledger.
+#[must_use]
+pub fn share_id(snapshot: &SnapshotId, with: &AccountId) -> String {
+    format!("{snapshot}/{with}")
+}
+
+fn parse_share(id: &str) -> Result<(SnapshotId, AccountId), AwsError> {
+    let (snapshot, account) =
+        id.split_once('/').ok_or_else(|| wrong(ObjectKind::Share, id, "expected <snapshot>/<account>"))?;
+    Ok((parse(ObjectKind::Share, snapshot)?, parse(ObjectKind::Share, account)?))
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(kind: ObjectKind, id: &str) -> Result<T, AwsError> {
+    id.parse().map_err(|error: T::Err| wrong(kind, id, &error.to_string()))
+}
+
+fn wrong(kind: ObjectKind, id: &str, reason: &str) -> AwsError {
+    Asked::new("remove", kind.as_str(), id).invalid("InvalidLedgerId", reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_read_back() {
+        let (snapshot, account) = ("snap-0a".parse().unwrap(), "123456789012".parse().unwrap());
+        assert_eq!(parse_share(&share_id(&snapshot, &account)).unwrap(), (snapshot, account));
+        assert!(parse_share("snap-0a").is_err());
+    }
+}
