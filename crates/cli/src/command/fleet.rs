@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use snapferry_api::Client;
+use snapferry_api::fleet::Maintenance;
 use snapferry_api::page::PageQuery;
 use snapferry_types::ByteCount;
 
-use crate::args::ListOnly;
+use crate::args::{ListOnly, MediaAgent};
 use crate::output::{self, Format};
 use crate::tail;
 
@@ -28,7 +29,18 @@ pub(super) async fn access_nodes(client: &Client, format: Format, ListOnly::List
     })
 }
 
-pub(super) async fn media_agents(client: &Client, format: Format, ListOnly::List: ListOnly) -> Result<()> {
+pub(super) async fn media_agents(client: &Client, format: Format, verb: MediaAgent) -> Result<()> {
+    let (id, work) = match verb {
+        MediaAgent::List => return list_media_agents(client, format).await,
+        MediaAgent::Scrub { id } => (id, Maintenance::Scrub),
+        MediaAgent::CollectGarbage { id } => (id, Maintenance::CollectGarbage),
+    };
+    let agent = client.maintain(id, work).await?;
+    eprintln!("{} begins with its next hello, within 20 seconds", agent.name);
+    Ok(())
+}
+
+async fn list_media_agents(client: &Client, format: Format) -> Result<()> {
     let ask = |after| async move { client.media_agents(&PageQuery { after, limit: None }).await };
     let items = tail::all(ask).await?;
     let head = ["id", "name", "endpoint", "stored", "free", "recovery points", "version", "seen"];

@@ -1,8 +1,10 @@
 //! `snapferry job …`
 
+use std::time::Duration;
+
 use anyhow::Result;
 use snapferry_api::Client;
-use snapferry_api::job::{Job as Shown, JobQuery, Task};
+use snapferry_api::job::{Attempt, Job as Shown, JobQuery, Phase, Task};
 use snapferry_types::ByteCount;
 
 use crate::args::Job;
@@ -31,6 +33,9 @@ pub(super) async fn run(client: &Client, format: Format, verb: &Job) -> Result<(
         Job::Show { id } => show(format, &client.job(*id).await?),
         Job::Watch { id } => watch::to_the_end(client, *id, format).await,
         Job::Cancel { id } => show(format, &client.cancel_job(*id).await?),
+        Job::Suspend { id } => show(format, &client.suspend_job(*id).await?),
+        Job::Resume { id } => show(format, &client.resume_job(*id).await?),
+        Job::Priority { id, priority } => show(format, &client.set_priority(*id, (*priority).into()).await?),
     }
 }
 
@@ -59,8 +64,24 @@ pub(crate) fn show(format: Format, job: &Shown) -> Result<()> {
             let mark = if note.warning { "warning" } else { "note" };
             println!("  {} {mark}: {}", output::time(note.at), note.text);
         }
+        for attempt in &task.history {
+            println!("  {}", attempt_line(attempt));
+            for line in attempt.log_excerpt.lines() {
+                println!("    | {line}");
+            }
+        }
     }
     Ok(())
+}
+
+/// An attempt that ended, in one line.
+fn attempt_line(attempt: &Attempt) -> String {
+    let phase =
+        |phase: &Phase| format!("{} {:.1} s", phase.name, Duration::from_millis(phase.took_ms).as_secs_f64());
+    let phases: Vec<String> = attempt.phases.iter().map(phase).collect();
+    let node = attempt.access_node.map(|node| format!(" on {node}")).unwrap_or_default();
+    let ended = output::time(attempt.finished_at);
+    format!("attempt {}{node} {} at {ended}: {}", attempt.n, attempt.outcome, phases.join(", "))
 }
 
 fn task_lines(task: &Task) -> Vec<(&'static str, String)> {
@@ -74,6 +95,7 @@ fn task_lines(task: &Task) -> Vec<(&'static str, String)> {
         ("of", task.instance.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("recovery point", task.recovery_point.map(|id| id.to_string()).unwrap_or_default()),
         ("state", task.state.as_str().to_owned()),
+        ("waits for", task.waits_for.clone().unwrap_or_default()),
         ("phase", progress.phase.clone()),
         ("attempts", task.attempts.to_string()),
         ("blocks", format!("{} of {}", progress.blocks_done, progress.blocks_total)),

@@ -6,6 +6,7 @@ mod instance;
 mod job;
 mod ledger;
 mod recovery_point;
+mod restore;
 mod submit;
 
 pub(crate) use job::show as show_job;
@@ -27,7 +28,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Command::Hypervisor(verb) => hypervisor::run(&client()?, format, verb).await?,
         Command::Instance(verb) => instance::run(&client()?, format, verb).await?,
         Command::Backup(backup) => submit::backup(&client()?, format, backup).await?,
-        Command::Restore(restore) => submit::restore(&client()?, format, restore).await?,
+        Command::IntelliSnap(snap) => submit::intelli_snap(&client()?, format, snap).await?,
+        Command::BackupCopy(copy) => submit::backup_copy(&client()?, format, copy).await?,
+        Command::Restore(restore) => restore::run(&client()?, format, restore).await?,
+        Command::Replicate(crossing) => submit::replicate(&client()?, format, crossing).await?,
+        Command::Convert(crossing) => submit::convert(&client()?, format, crossing).await?,
         Command::Job(verb) => job::run(&client()?, format, verb).await?,
         Command::RecoveryPoint(verb) => recovery_point::run(&client()?, format, verb).await?,
         Command::AccessNode(verb) => fleet::access_nodes(&client()?, format, *verb).await?,

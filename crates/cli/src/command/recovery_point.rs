@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use snapferry_api::Client;
-use snapferry_api::recovery_point::{RecoveryPoint as Shown, RecoveryPointQuery, RecoveryPointSummary};
+use snapferry_api::recovery_point::{
+    Reconciled, RecoveryPoint as Shown, RecoveryPointQuery, RecoveryPointSummary, SnapshotsState,
+};
 use snapferry_types::ByteCount;
 
 use crate::args::RecoveryPoint;
@@ -20,14 +22,16 @@ pub(super) async fn run(client: &Client, format: Format, verb: &RecoveryPoint) -
                 }
             };
             let items = tail::all(ask).await?;
-            let head = ["id", "instance", "name", "point in time", "kind", "size", "read", "stored"];
+            let head =
+                ["id", "instance", "name", "point in time", "kind", "snapshots", "size", "read", "stored"];
             output::list(format, &items, &head, |one| {
                 vec![
                     one.id.to_string(),
                     one.instance.to_string(),
                     one.instance_name.clone().unwrap_or_default(),
                     output::time(one.point_in_time),
-                    kind(one).to_owned(),
+                    kind(one),
+                    snapshots(one).to_owned(),
                     ByteCount(one.logical_bytes).to_string(),
                     ByteCount(one.read_bytes).to_string(),
                     ByteCount(one.stored_bytes).to_string(),
@@ -42,11 +46,39 @@ pub(super) async fn run(client: &Client, format: Format, verb: &RecoveryPoint) -
             }
             super::job::show(format, &job)
         }
+        RecoveryPoint::Reconcile { hypervisor } => reconciled(format, &client.reconcile(*hypervisor).await?),
     }
 }
 
-const fn kind(one: &RecoveryPointSummary) -> &'static str {
-    if one.incremental { "incremental" } else { "full" }
+/// What it is made of and, where blocks were read, whether all of them were.
+fn kind(one: &RecoveryPointSummary) -> String {
+    let word = one.kind.as_str();
+    match (one.kind.is_in_library(), one.incremental) {
+        (false, _) => word.to_owned(),
+        (true, true) => format!("{word}, incremental"),
+        (true, false) => format!("{word}, full"),
+    }
+}
+
+const fn snapshots(one: &RecoveryPointSummary) -> &'static str {
+    match one.snapshots {
+        SnapshotsState::None => "",
+        SnapshotsState::Kept => "kept",
+        SnapshotsState::Missing => "MISSING",
+    }
+}
+
+fn reconciled(format: Format, answer: &Reconciled) -> Result<()> {
+    let join = |ids: Vec<String>| ids.join(" ");
+    output::one(
+        format,
+        answer,
+        &[
+            ("snapshots looked for", answer.n_checked.to_string()),
+            ("missing", join(answer.missing.iter().map(ToString::to_string).collect())),
+            ("recovery points", join(answer.recovery_points.iter().map(ToString::to_string).collect())),
+        ],
+    )
 }
 
 fn show(format: Format, point: &Shown) -> Result<()> {
@@ -64,7 +96,10 @@ fn show(format: Format, point: &Shown) -> Result<()> {
             ("region", summary.region.to_string()),
             ("zone", config.availability_zone.clone()),
             ("point in time", output::time(summary.point_in_time)),
-            ("kind", kind(summary).to_owned()),
+            ("kind", kind(summary)),
+            ("copy of", summary.copy_of.map(|id| id.to_string()).unwrap_or_default()),
+            ("snapshots", snapshots(summary).to_owned()),
+            ("kept until", summary.keep_until.map(output::time).unwrap_or_default()),
             ("base", point.base.map(|id| id.to_string()).unwrap_or_default()),
             ("size", ByteCount(summary.logical_bytes).to_string()),
             ("read", ByteCount(summary.read_bytes).to_string()),
@@ -79,7 +114,7 @@ fn show(format: Format, point: &Shown) -> Result<()> {
                 volume.device_name.clone().unwrap_or_default(),
                 ByteCount(volume.size_bytes).to_string(),
                 volume.snapshot.to_string(),
-                if volume.snapshot_kept { "as base".to_owned() } else { String::new() },
+                if volume.snapshot_kept { "kept".to_owned() } else { String::new() },
             ]
         })?;
     }

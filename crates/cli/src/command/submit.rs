@@ -1,13 +1,13 @@
-//! `snapferry backup` and `snapferry restore …`: asks for a job and, if wanted, watches it.
+//! Commands that ask for a job and, if wanted, watch it.
 
 use anyhow::Result;
 use snapferry_api::Client;
-use snapferry_api::job::{CreateJob, Priority, StreamingBackup, Work};
-use snapferry_api::restore::{NewInstance, Restore as RestoreWork, RestoreFrom, RestoreTarget};
-use snapferry_types::TransportWish;
+use snapferry_api::crossing::{Conversion, Replication};
+use snapferry_api::job::{CreateJob, StreamingBackup, Work};
+use snapferry_api::protect::{BackupCopy as CopyWork, IntelliSnap as SnapWork, Vault};
 
 use super::job;
-use crate::args::{Backup, Restore, RestoreWhat, Submit};
+use crate::args::{Backup, BackupCopy, Crossing, IntelliSnap, Submit};
 use crate::output::Format;
 use crate::watch;
 
@@ -18,44 +18,63 @@ pub(super) async fn backup(client: &Client, format: Format, backup: &Backup) -> 
         region: backup.region.clone(),
         media_agent: backup.media_agent,
         full: backup.full,
-        transport: TransportWish::default(),
-        retention: None,
+        transport: backup.transport.transport,
+        retention: backup.keep.into(),
     });
     submit(client, format, work, &backup.submit).await
 }
 
-pub(super) async fn restore(client: &Client, format: Format, restore: &Restore) -> Result<()> {
-    let (what, target) = match restore {
-        Restore::Volumes { what, availability_zone } => {
-            (what, RestoreTarget::Volumes { availability_zone: availability_zone.clone(), attach: None })
-        }
-        Restore::Instance { what, name, instance_type, subnet, security_groups, key_name } => (
-            what,
-            RestoreTarget::Instance(Box::new(NewInstance {
-                name: name.clone(),
-                instance_type: instance_type.clone(),
-                subnet_id: subnet.clone(),
-                security_group_ids: security_groups.clone(),
-                key_name: key_name.clone(),
-                ..NewInstance::default()
-            })),
-        ),
-    };
-    let RestoreWhat { recovery_point, volumes, tags, submit: options } = what;
-    let work = Work::Restore(RestoreWork {
-        recovery_point: *recovery_point,
-        from: RestoreFrom::default(),
-        transport: TransportWish::default(),
-        kms_key_id: None,
-        volumes: volumes.clone(),
-        target,
-        tags: tags.clone(),
+pub(super) async fn intelli_snap(client: &Client, format: Format, snap: &IntelliSnap) -> Result<()> {
+    let vault = snap.vault_to.map(|to| Vault {
+        to: to.into(),
+        region: snap.vault_region.clone(),
+        kms_key_id: snap.vault_kms_key.clone(),
     });
-    submit(client, format, work, options).await
+    let work = Work::IntelliSnap(SnapWork {
+        hypervisor: snap.hypervisor,
+        instances: snap.instances.clone(),
+        region: snap.region.clone(),
+        vault,
+        retention: snap.keep.into(),
+    });
+    submit(client, format, work, &snap.submit).await
 }
 
-async fn submit(client: &Client, format: Format, work: Work, options: &Submit) -> Result<()> {
-    let body = CreateJob { work, priority: Priority::default() };
+pub(super) async fn backup_copy(client: &Client, format: Format, copy: &BackupCopy) -> Result<()> {
+    let work = Work::BackupCopy(CopyWork {
+        hypervisor: copy.hypervisor,
+        recovery_points: copy.recovery_points.clone(),
+        media_agent: copy.media_agent,
+        full: copy.full,
+        transport: copy.transport.transport,
+        retention: copy.keep.into(),
+    });
+    submit(client, format, work, &copy.submit).await
+}
+
+pub(super) async fn replicate(client: &Client, format: Format, crossing: &Crossing) -> Result<()> {
+    let work = Work::Replication(Replication {
+        hypervisor: crossing.hypervisor,
+        from: crossing.from,
+        machines: crossing.machines.clone(),
+        transport: crossing.transport.transport,
+    });
+    submit(client, format, work, &crossing.submit).await
+}
+
+pub(super) async fn convert(client: &Client, format: Format, crossing: &Crossing) -> Result<()> {
+    let work = Work::Conversion(Conversion {
+        hypervisor: crossing.hypervisor,
+        from: crossing.from,
+        machines: crossing.machines.clone(),
+        transport: crossing.transport.transport,
+    });
+    submit(client, format, work, &crossing.submit).await
+}
+
+/// Asks for the job; shows it, or watches it to its end.
+pub(super) async fn submit(client: &Client, format: Format, work: Work, options: &Submit) -> Result<()> {
+    let body = CreateJob { work, priority: options.priority.into() };
     let created = client.create_job(&body, options.idempotency_key.as_deref()).await?;
     if options.watch {
         eprintln!("{} ({})", created.summary.id, created.summary.kind.as_str());

@@ -1,14 +1,17 @@
 //! The command line's shape: noun, then verb.
 
+mod protect;
+mod restore;
+
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use snapferry_types::aws::Tag;
-use snapferry_types::{
-    AccountId, HypervisorId, InstanceId, JobId, MediaAgentId, RecoveryPointId, Region, VolumeId,
-};
+use snapferry_api::job::Priority;
+use snapferry_types::{AccountId, HypervisorId, InstanceId, JobId, MediaAgentId, RecoveryPointId, Region};
 
+pub(crate) use self::protect::{Backup, BackupCopy, Crossing, IntelliSnap};
+pub(crate) use self::restore::{Restore, RestoreWhat};
 use crate::output::Format;
 
 /// Backs up EC2 instances of tenant accounts with the machines of one service account, and restores them.
@@ -39,11 +42,19 @@ pub(crate) enum Command {
     /// Instances of a tenant, as they are in AWS now.
     #[command(subcommand)]
     Instance(Instance),
-    /// Back up instances.
+    /// Back up instances: snapshot, read, store (streaming backup).
     Backup(Backup),
+    /// Take snapshots that stay in the tenant's account as the recovery point (IntelliSnap backup).
+    IntelliSnap(IntelliSnap),
+    /// Read IntelliSnap recovery points into a library.
+    BackupCopy(BackupCopy),
     /// Restore a recovery point.
     #[command(subcommand)]
     Restore(Restore),
+    /// Keep machines up to date in a tenant's account.
+    Replicate(Crossing),
+    /// Make instances of another vendor's machines.
+    Convert(Crossing),
     /// What was asked for, and how far it is.
     #[command(subcommand)]
     Job(Job),
@@ -55,7 +66,7 @@ pub(crate) enum Command {
     AccessNode(ListOnly),
     /// Storage daemons.
     #[command(subcommand)]
-    MediaAgent(ListOnly),
+    MediaAgent(MediaAgent),
     /// AWS objects that Snapferry made.
     #[command(subcommand)]
     Ledger(Ledger),
@@ -158,26 +169,6 @@ pub(crate) enum Instance {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Backup {
-    /// The tenant.
-    pub(crate) hypervisor: HypervisorId,
-    /// The instances.
-    #[arg(required = true)]
-    pub(crate) instances: Vec<InstanceId>,
-    /// Where they are, when the tenant has more than one region.
-    #[arg(long)]
-    pub(crate) region: Option<Region>,
-    /// Where to store; chosen by the scheduler when absent.
-    #[arg(long)]
-    pub(crate) media_agent: Option<MediaAgentId>,
-    /// Read everything, even if only changes would do.
-    #[arg(long)]
-    pub(crate) full: bool,
-    #[command(flatten)]
-    pub(crate) submit: Submit,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(crate) struct Submit {
     /// Watch the job to its end.
     #[arg(long, short)]
@@ -185,52 +176,31 @@ pub(crate) struct Submit {
     /// Repeating the command with the same key is the same job.
     #[arg(long)]
     pub(crate) idempotency_key: Option<String>,
+    /// Before or after which other work.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) priority: Band,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Restore {
-    /// To new volumes.
-    Volumes {
-        #[command(flatten)]
-        what: RestoreWhat,
-        /// Zone of the new volumes; that of the original instance when absent.
-        #[arg(long)]
-        availability_zone: Option<String>,
-    },
-    /// To a new instance. What is not said comes from the recovery point.
-    Instance {
-        #[command(flatten)]
-        what: RestoreWhat,
-        /// Its Name tag.
-        #[arg(long)]
-        name: Option<String>,
-        /// Its type.
-        #[arg(long)]
-        instance_type: Option<String>,
-        /// Its subnet.
-        #[arg(long)]
-        subnet: Option<String>,
-        /// Its security groups; may be repeated.
-        #[arg(long = "security-group")]
-        security_groups: Vec<String>,
-        /// Its key pair.
-        #[arg(long)]
-        key_name: Option<String>,
-    },
+/// Bands of the dispatcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Band {
+    /// After everything else.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Before everything else.
+    High,
 }
 
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RestoreWhat {
-    /// The recovery point.
-    pub(crate) recovery_point: RecoveryPointId,
-    /// Only this volume; may be repeated.
-    #[arg(long = "volume")]
-    pub(crate) volumes: Vec<VolumeId>,
-    /// A tag on what is restored, besides the tags that come back; may be repeated.
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
-    pub(crate) tags: Vec<Tag>,
-    #[command(flatten)]
-    pub(crate) submit: Submit,
+impl From<Band> for Priority {
+    fn from(band: Band) -> Self {
+        match band {
+            Band::Low => Self::Low,
+            Band::Normal => Self::Normal,
+            Band::High => Self::High,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,6 +229,24 @@ pub(crate) enum Job {
         /// Which.
         id: JobId,
     },
+    /// Stop one at a safe point and keep its progress.
+    Suspend {
+        /// Which.
+        id: JobId,
+    },
+    /// Let a suspended one go on, on whatever access node is free.
+    Resume {
+        /// Which.
+        id: JobId,
+    },
+    /// Change its priority.
+    Priority {
+        /// Which.
+        id: JobId,
+        /// The new one.
+        #[arg(value_enum)]
+        priority: Band,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -285,6 +273,27 @@ pub(crate) enum RecoveryPoint {
         #[arg(long, short)]
         watch: bool,
     },
+    /// Look which snapshots of a tenant's recovery points still exist in its account.
+    Reconcile {
+        /// The tenant.
+        hypervisor: HypervisorId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum MediaAgent {
+    /// List them.
+    List,
+    /// Have one read and check all it stores.
+    Scrub {
+        /// Which.
+        id: MediaAgentId,
+    },
+    /// Have one remove what no recovery point refers to.
+    CollectGarbage {
+        /// Which.
+        id: MediaAgentId,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -300,6 +309,15 @@ pub(crate) enum Ledger {
         /// Only those that the reaper would remove.
         #[arg(long)]
         reapable: bool,
+    },
+    /// Remove now what no live task and no recovery point owns.
+    Reap {
+        /// Only say what would go, and why.
+        #[arg(long)]
+        dry_run: bool,
+        /// Only this tenant's.
+        #[arg(long)]
+        hypervisor: Option<HypervisorId>,
     },
 }
 
@@ -318,13 +336,6 @@ pub(crate) struct Demo {
     /// Where everything is kept; a temporary folder, removed at the end, when absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-}
-
-fn parse_tag(text: &str) -> Result<Tag, String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok(Tag::new(key, value)),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
 }
 
 #[cfg(test)]
