@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use snapferry_types::{AccessNodeId, MediaAgentId};
+use snapferry_types::{AccessNodeId, MediaAgentId, RecoveryPointId};
 use utoipa::ToSchema;
 
 /// A machine that runs an agent.
@@ -53,11 +53,29 @@ pub struct MediaAgent {
     pub free_bytes: Option<u64>,
     /// Recovery points in its library.
     pub recovery_points: u64,
+    /// What its last scrub found, since it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scrub: Option<LastScrub>,
     /// Whether it was heard within the last minute.
     pub online: bool,
     /// When it was last heard.
     #[schema(value_type = String, format = DateTime)]
     pub last_seen: Timestamp,
+}
+
+/// What a scrub found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastScrub {
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub ended_at: Timestamp,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Records and packs that do not read.
+    pub damaged: u64,
+    /// Recovery points that refer to them; at most 100. Back up their instances in full.
+    #[schema(value_type = Vec<String>)]
+    pub recovery_points_touched: Vec<RecoveryPointId>,
 }
 
 /// `POST /v1/media-agents/{id}/maintenance`: asks for work on a library, which the MediaAgent begins with its next

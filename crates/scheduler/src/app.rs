@@ -220,6 +220,7 @@ impl Scheduler {
         let reaper =
             Reaper::new(self.store.clone(), self.clock.clone(), self.config.reaper, self.metrics.clone());
         let api = Api {
+            reaper: reaper.clone(),
             store: self.store.clone(),
             clock: self.clock,
             tokens: Arc::new(self.tokens),

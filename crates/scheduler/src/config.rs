@@ -178,7 +178,7 @@ impl Default for LeaseConfig {
             grace_ms: 10_000,
             suspect_ms: 30_000,
             node_timeout_ms: 60_000,
-            max_attempts: 5,
+            max_attempts: 12,
             max_crashes: 3,
             retry_base_ms: 10_000,
             retry_max_ms: 600_000,

@@ -1,5 +1,5 @@
-//! The reaper: removes AWS objects that no live task and no recovery point owns. What it would remove is listed at
-//! `GET /v1/ledger?reapable=true`, which is its dry run.
+//! The reaper: removes AWS objects that no live task and no recovery point owns, in rounds and when it is asked to
+//! (`POST /v1/ledger/reap`, with a dry run).
 //!
 //! Each removal may be repeated: AWS's "does not exist" counts as removed, and the ledger line is written after AWS has
 //! answered. An object that was only intended is looked for by its ledger tag first. A line that cannot be served goes
@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use snapferry_api::ledger::{LedgerQuery, Reap, ReapedLine};
 use snapferry_aws::ec2::{find_by_ledger_tag, remove_object};
 use snapferry_aws::{Account, SessionPurpose, SessionScope};
 use snapferry_types::ledger::LedgerState;
@@ -22,8 +23,11 @@ use crate::store::{ReapableLine, Store, StoreError};
 /// Lines of one round.
 const BATCH: u32 = 100;
 
+/// Lines of one call by hand.
+const BY_HAND: u32 = 1_000;
+
 /// Removes what nobody owns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reaper {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -72,22 +76,55 @@ impl Reaper {
             if stop.is_cancelled() {
                 break;
             }
-            let gone = match self.remove(&line).await {
-                Ok(ids) => {
-                    tracing::info!(entry = %line.entry.id, task = %line.entry.task, kind = line.entry.kind.as_str(),
-                        ids = ids.join(","), "removed what nobody owns");
-                    true
-                }
-                Err(error) => {
-                    tracing::warn!(entry = %line.entry.id, task = %line.entry.task, %error, "remove what nobody owns");
-                    false
-                }
-            };
-            self.store.reaped(line.entry.id, gone).await?;
-            self.metrics.reaped.with_label_values(&[if gone { "removed" } else { "failed" }]).inc();
-            if gone { done.n_removed += 1 } else { done.n_failed += 1 }
+            match self.settle(&line).await? {
+                None => done.n_removed += 1,
+                Some(_) => done.n_failed += 1,
+            }
         }
         Ok(done)
+    }
+
+    /// Removes, or in a dry run lists, what nobody owns now, without the delay of a round.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what AWS refuses is in the line.
+    pub async fn reap(&self, asked: &Reap, stop: &CancellationToken) -> Result<Vec<ReapedLine>, StoreError> {
+        let query =
+            LedgerQuery { reapable: Some(true), hypervisor: asked.hypervisor, ..LedgerQuery::default() };
+        let mut reaped = Vec::new();
+        for line in self.store.ledger(&query, BY_HAND).await?.items {
+            if stop.is_cancelled() {
+                break;
+            }
+            if asked.dry_run {
+                reaped.push(ReapedLine { line, removed: false, error: None });
+                continue;
+            }
+            let object = ReapableLine { entry: line.entry.clone(), hypervisor: line.hypervisor };
+            let error = self.settle(&object).await?;
+            reaped.push(ReapedLine { line, removed: error.is_none(), error });
+        }
+        Ok(reaped)
+    }
+
+    /// Removes a line's objects and notes what came of it; the reason when they could not be removed.
+    async fn settle(&self, line: &ReapableLine) -> Result<Option<String>, StoreError> {
+        let (entry, task) = (line.entry.id, line.entry.task);
+        let failed = match self.remove(line).await {
+            Ok(ids) => {
+                let (kind, ids) = (line.entry.kind.as_str(), ids.join(","));
+                tracing::info!(%entry, %task, kind, ids, "removed what nobody owns");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%entry, %task, %error, "remove what nobody owns");
+                Some(format!("{error:#}"))
+            }
+        };
+        self.store.reaped(entry, failed.is_none()).await?;
+        let word = if failed.is_none() { "removed" } else { "failed" };
+        self.metrics.reaped.with_label_values(&[word]).inc();
+        Ok(failed)
     }
 
     async fn remove(&self, line: &ReapableLine) -> Result<Vec<String>, anyhow::Error> {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::BuildError;
+use super::asked::Asked;
 use crate::client::endpoint;
 use crate::server::Service;
 
@@ -54,12 +55,19 @@ impl Hello {
     }
 
     /// Announces until `stop`.
-    pub(super) async fn run(mut self, service: &Service, stop: &CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        service: &Service,
+        scrub_bytes_per_second: u64,
+        stop: &CancellationToken,
+    ) {
+        let mut asked = Asked::new(service.clone(), scrub_bytes_per_second);
         let mut backoff = Backoff::new(Duration::from_millis(500), PERIOD);
         let mut known = false;
         loop {
-            let wait = match self.announce(service).await {
-                Ok(()) => {
+            let wait = match self.announce(service, &asked).await {
+                Ok(reply) => {
+                    asked.begin(&reply, stop);
                     if !known {
                         tracing::info!(scheduler = self.scheduler, "the scheduler knows this MediaAgent");
                     }
@@ -74,15 +82,20 @@ impl Hello {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        asked.wait().await;
     }
 
-    async fn announce(&mut self, service: &Service) -> Result<(), String> {
+    async fn announce(
+        &mut self,
+        service: &Service,
+        asked: &Asked,
+    ) -> Result<v1::MediaAgentHelloReply, String> {
         let (stats, free_bytes) = service.measured().await.map_err(|error| error.to_string())?;
-        let request = v1::MediaAgentHelloRequest {
+        let mut request = v1::MediaAgentHelloRequest {
             media_agent_id: self.id.to_string(),
             name: self.name.clone(),
             endpoint: self.endpoint.clone(),
@@ -90,9 +103,11 @@ impl Hello {
             stored_bytes: stats.pack_bytes,
             free_bytes: free_bytes.unwrap_or(0),
             recovery_points: stats.recovery_points,
+            ..v1::MediaAgentHelloRequest::default()
         };
+        asked.tell(&mut request);
         match tokio::time::timeout(DEADLINE, self.lease.media_agent_hello(request)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
             Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
             Err(_) => Err(format!("no answer in {} seconds", DEADLINE.as_secs())),
         }

@@ -1,6 +1,7 @@
 //! The daemon's life: [`MediaAgent::build`] opens and binds everything, [`App::run`] serves until it is told to
 //! stop. Every task it starts is its own, and one that fails ends the daemon with its error.
 
+mod asked;
 mod hello;
 mod identity;
 mod jobs;
@@ -222,10 +223,11 @@ impl App {
             stop.cancel();
             result
         };
+        let scrub_bytes_per_second = self.jobs.scrub_bytes_per_second;
         let jobs = jobs::run(self.service.clone(), self.jobs, stop.clone());
         let hello = async {
             if let Some(hello) = self.hello {
-                hello.run(&self.service, &stop).await;
+                hello.run(&self.service, scrub_bytes_per_second, &stop).await;
             }
         };
         let end_calls = async {

@@ -31,7 +31,7 @@ impl Lease for Heard {
         request: Request<v1::MediaAgentHelloRequest>,
     ) -> Result<Response<v1::MediaAgentHelloReply>, Status> {
         self.0.try_send(request.into_inner()).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(v1::MediaAgentHelloReply {}))
+        Ok(Response::new(v1::MediaAgentHelloReply { scrub_asked: 1, collect_asked: 0 }))
     }
 
     async fn claim(&self, _: Request<v1::ClaimRequest>) -> Result<Response<v1::ClaimReply>, Status> {
@@ -76,6 +76,17 @@ async fn the_scheduler_hears_of_a_daemon_even_when_it_starts_later_and_the_id_st
     assert_eq!((hello.media_agent_id, hello.name), (id.to_string(), "test".to_owned()));
     assert_eq!(hello.endpoint, "http://media.example:7480");
     assert!(hello.free_bytes > 0 && !hello.version.is_empty());
+    assert_eq!(hello.scrub_done, 0);
+    // The answer asked for a scrub: a later hello says that it is done, and what it found.
+    let scrubbed = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let hello = hellos.recv().await.unwrap();
+            if hello.scrub_done == 1 {
+                return hello.last_scrub.unwrap();
+            }
+        }
+    });
+    assert_eq!(scrubbed.await.unwrap().damaged, 0);
     daemon.stop().await;
     stop.cancel();
     scheduler.await.unwrap().unwrap();

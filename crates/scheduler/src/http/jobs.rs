@@ -58,22 +58,6 @@ pub(super) async fn show(
     Ok(Json(view.job(visible(&api, &caller, id).await?)))
 }
 
-/// Cancel what is left of a job.
-#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)), responses(
-    (status = 200, body = Job), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn cancel(
-    State(api): State<Api>,
-    caller: Caller,
-    Id(id): Id<JobId>,
-) -> Result<Json<Job>, Refusal> {
-    caller.may_work()?;
-    visible(&api, &caller, id).await?;
-    api.store.cancel_job(id).await?;
-    tracing::info!(job = %id, by = caller.name, "cancelling was asked for");
-    let view = View::of(&api, &caller).await?;
-    Ok(Json(view.job(api.store.job(id).await?)))
-}
-
 pub(super) async fn visible(api: &Api, caller: &Caller, id: JobId) -> Result<Job, Refusal> {
     let job = api.store.job(id).await?;
     if caller.sees(job.summary.hypervisor) { Ok(job) } else { Err(Refusal::not_found("job", id)) }

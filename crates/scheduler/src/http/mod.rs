@@ -2,6 +2,7 @@
 //! about tasks. What a tenant sees passes [`tenant_view`].
 
 mod auth;
+mod control;
 mod events;
 mod fleet;
 mod hypervisors;
@@ -21,7 +22,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use snapferry_api::ProblemCode;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,7 @@ use self::problem::Refusal;
 use crate::clock::Clock;
 use crate::discovery::Discovery;
 use crate::metrics::Metrics;
+use crate::reaper::Reaper;
 use crate::store::Store;
 
 /// Largest body of a request in bytes.
@@ -42,6 +44,7 @@ pub struct Api {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) discovery: Arc<dyn Discovery>,
+    pub(crate) reaper: Reaper,
     pub(crate) metrics: Metrics,
     pub(crate) node_timeout: Duration,
     pub(crate) stop: CancellationToken,
@@ -62,13 +65,18 @@ pub fn router(api: Api, registry: prometheus::Registry) -> Router {
         .route("/v1/hypervisors/{id}/instances", get(hypervisors::instances))
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::show))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/cancel", post(control::cancel))
+        .route("/v1/jobs/{id}/suspend", post(control::suspend))
+        .route("/v1/jobs/{id}/resume", post(control::resume))
+        .route("/v1/jobs/{id}/priority", put(control::priority))
         .route("/v1/jobs/{id}/events", get(events::watch))
         .route("/v1/recovery-points", get(recovery_points::list))
         .route("/v1/recovery-points/{id}", get(recovery_points::show).delete(recovery_points::delete))
         .route("/v1/access-nodes", get(fleet::access_nodes))
         .route("/v1/media-agents", get(fleet::media_agents))
+        .route("/v1/media-agents/{id}/maintenance", post(fleet::maintain))
         .route("/v1/ledger", get(fleet::ledger))
+        .route("/v1/ledger/reap", post(fleet::reap))
         .route("/openapi.json", get(openapi::document))
         .route("/healthz", get(health))
         .fallback(|| async { Refusal::new(ProblemCode::NotFound, "no such path; see /openapi.json") })

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{events, fleet, hypervisors, jobs, recovery_points};
+use super::{control, events, fleet, hypervisors, jobs, recovery_points};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -18,14 +18,19 @@ use super::{events, fleet, hypervisors, jobs, recovery_points};
         jobs::create,
         jobs::list,
         jobs::show,
-        jobs::cancel,
+        control::cancel,
+        control::suspend,
+        control::resume,
+        control::priority,
         events::watch,
         recovery_points::list,
         recovery_points::show,
         recovery_points::delete,
         fleet::access_nodes,
         fleet::media_agents,
+        fleet::maintain,
         fleet::ledger,
+        fleet::reap,
     ),
     security(("bearer" = [])),
     modifiers(&Bearer)

@@ -70,6 +70,14 @@ impl View {
             for note in &mut task.notes {
                 note.text = self.sentence(&note.text);
             }
+            task.waits_for = task.waits_for.as_ref().map(|text| self.sentence(text));
+            for attempt in &mut task.history {
+                attempt.access_node = None;
+                attempt.log_excerpt.clear();
+                if let Some(error) = &mut attempt.error {
+                    error.message = self.sentence(&error.message);
+                }
+            }
         }
         job
     }

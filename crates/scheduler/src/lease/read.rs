@@ -1,13 +1,16 @@
 //! Reading the lease contract into the store's words.
 
-use snapferry_api::job::{Made, Progress, TaskError};
+use snapferry_api::fleet::LastScrub;
+use snapferry_api::job::{Made, Phase, Progress, TaskError};
 use snapferry_queue::QueueName;
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{Fence, TaskId};
 use snapferry_wire::convert::{parse, required};
 use snapferry_wire::{ConvertError, v1};
 
-use crate::store::{ClaimBy, FinishOutcome, MediaAgentFigures, NodeFigures, SealedPoint, Step};
+use crate::store::{
+    AttemptReport, ClaimBy, FinishOutcome, MediaAgentFigures, NodeFigures, SealedPoint, Step,
+};
 
 /// Longest name, zone, group or version.
 const MAX_TEXT: usize = 200;
@@ -15,6 +18,8 @@ const MAX_TEXT: usize = 200;
 const MAX_MADE: usize = 1_000;
 /// Longest error message, in characters; a longer one is cut.
 const MAX_MESSAGE: usize = 8_000;
+/// Most recovery points that a scrub may name.
+const MAX_TOUCHED: usize = 100;
 
 pub(super) fn node(request: v1::NodeHelloRequest) -> Result<NodeFigures, ConvertError> {
     let os = match request.os.as_str() {
@@ -52,6 +57,22 @@ pub(super) fn media_agent(request: v1::MediaAgentHelloRequest) -> Result<MediaAg
         stored_bytes: request.stored_bytes,
         free_bytes: request.free_bytes,
         recovery_points: request.recovery_points,
+        scrub_done: request.scrub_done,
+        collect_done: request.collect_done,
+        last_scrub: request.last_scrub.map(last_scrub).transpose()?,
+    })
+}
+
+fn last_scrub(scrub: v1::LastScrub) -> Result<LastScrub, ConvertError> {
+    let ended_ms = i64::try_from(scrub.ended_unix_ms).unwrap_or(i64::MAX);
+    let touched = scrub.recovery_points_touched.iter().take(MAX_TOUCHED);
+    Ok(LastScrub {
+        ended_at: crate::store::timestamp(ended_ms),
+        bytes_read: scrub.bytes_read,
+        damaged: scrub.damaged,
+        recovery_points_touched: touched
+            .map(|id| parse("recovery_points_touched", id))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -80,6 +101,22 @@ pub(super) fn progress(progress: v1::Progress) -> Progress {
         throttled: progress.throttled,
         blocks_deduplicated: progress.blocks_deduplicated,
         blocks_zero: progress.blocks_zero,
+    }
+}
+
+pub(super) fn report(
+    progress: Option<v1::Progress>,
+    phases: Vec<v1::Phase>,
+    log_excerpt: String,
+) -> AttemptReport {
+    let name = |name: String| name.chars().take(MAX_TEXT).collect();
+    AttemptReport {
+        progress: progress.map(self::progress),
+        phases: phases
+            .into_iter()
+            .map(|phase| Phase { name: name(phase.name), took_ms: phase.took_ms })
+            .collect(),
+        log_excerpt,
     }
 }
 

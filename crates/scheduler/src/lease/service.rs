@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{LeaseWatch, Nodes, read};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::{ClaimVerdict, Desired, FinishOutcome, Limits, Store, StoreError};
+use crate::store::{ClaimVerdict, Desired, Limits, Store, StoreError};
 
 /// Serves agents and MediaAgents.
 #[derive(Debug)]
@@ -101,8 +101,9 @@ impl v1::lease_server::Lease for LeaseService {
         request: Request<v1::MediaAgentHelloRequest>,
     ) -> Result<Response<v1::MediaAgentHelloReply>, Status> {
         let agent = read::media_agent(request.into_inner())?;
-        self.store.media_agent_seen(&agent).await.map_err(|error| self.status(&error))?;
-        Ok(Response::new(v1::MediaAgentHelloReply {}))
+        let asked = self.store.media_agent_seen(&agent).await.map_err(|error| self.status(&error))?;
+        let reply = v1::MediaAgentHelloReply { scrub_asked: asked.scrub, collect_asked: asked.collect };
+        Ok(Response::new(reply))
     }
 
     async fn claim(&self, request: Request<v1::ClaimRequest>) -> Result<Response<v1::ClaimReply>, Status> {
@@ -152,18 +153,12 @@ impl v1::lease_server::Lease for LeaseService {
     async fn finish(&self, request: Request<v1::FinishRequest>) -> Result<Response<v1::FinishReply>, Status> {
         let request = request.into_inner();
         let (task, fence) = read::right(&request.task_id, request.fence)?;
-        let progress = request.progress.map(read::progress);
+        let report = read::report(request.progress, request.phases, request.log_excerpt);
         let outcome = read::outcome(required("outcome", request.outcome)?)?;
-        let word = match &outcome {
-            FinishOutcome::Succeeded(_) => "succeeded",
-            FinishOutcome::Failed { retryable: true, .. } => "retryable",
-            FinishOutcome::Failed { retryable: false, .. } => "failed",
-            FinishOutcome::Cancelled => "cancelled",
-            FinishOutcome::Yielded { .. } => "yielded",
-        };
+        let word = outcome.as_str();
         let state = self
             .store
-            .finish(task, fence, progress, outcome, &self.limits)
+            .finish(task, fence, report, outcome, &self.limits)
             .await
             .map_err(|error| self.status(&error))?;
         self.metrics.finished.with_label_values(&[word]).inc();

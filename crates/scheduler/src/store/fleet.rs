@@ -1,13 +1,13 @@
-//! Access nodes and MediaAgents, as they announce themselves.
+//! Access nodes as they announce themselves, and where work can go.
 
 use snapferry_api::Page;
-use snapferry_api::fleet::{AccessNode, MediaAgent};
+use snapferry_api::fleet::AccessNode;
 use snapferry_api::page::PageQuery;
 use snapferry_types::{AccessNodeId, HypervisorId, IncarnationId, InstanceId, MediaAgentId};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
-use super::row::{Read as _, big};
+use super::row::Read as _;
 use super::{Store, StoreError, page_of, timestamp};
 
 /// What an agent says of itself.
@@ -25,19 +25,6 @@ pub struct NodeFigures {
     pub slots: u32,
     pub free_slots: u32,
     pub version: String,
-}
-
-/// What a MediaAgent says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields of MediaAgentHelloRequest")]
-pub struct MediaAgentFigures {
-    pub id: MediaAgentId,
-    pub name: String,
-    pub endpoint: String,
-    pub version: String,
-    pub stored_bytes: u64,
-    pub free_bytes: u64,
-    pub recovery_points: u64,
 }
 
 /// Access nodes that share a queue.
@@ -108,33 +95,6 @@ impl Store {
         rows.iter().map(|row| Ok((row.parsed("id")?, row.parsed("incarnation")?))).collect()
     }
 
-    /// A MediaAgent is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn media_agent_seen(&self, agent: &MediaAgentFigures) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO media_agent (id, name, endpoint, version, stored_bytes, free_bytes, recovery_points, \
-             last_seen_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET \
-             name = excluded.name, endpoint = excluded.endpoint, version = excluded.version, \
-             stored_bytes = excluded.stored_bytes, free_bytes = excluded.free_bytes, \
-             recovery_points = excluded.recovery_points, last_seen_ms = excluded.last_seen_ms",
-        )
-        .bind(agent.id.to_string())
-        .bind(agent.name.clone())
-        .bind(agent.endpoint.clone())
-        .bind(agent.version.clone())
-        .bind(big(agent.stored_bytes))
-        .bind(big(agent.free_bytes))
-        .bind(big(agent.recovery_points))
-        .bind(self.clock.wall_ms())
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
     /// Pools of the nodes heard since `since_ms`.
     ///
     /// # Errors
@@ -199,42 +159,6 @@ impl Store {
             })
         };
         page_of(&rows, limit, read, |node| node.id.to_string())
-    }
-
-    /// A page of the MediaAgents.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn media_agents(
-        &self,
-        query: &PageQuery,
-        limit: u32,
-        online_since_ms: i64,
-    ) -> Result<Page<MediaAgent>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, name, endpoint, version, stored_bytes, free_bytes, recovery_points, last_seen_ms \
-             FROM media_agent WHERE id > $1 ORDER BY id LIMIT $2",
-        )
-        .bind(query.after.clone().unwrap_or_default())
-        .bind(i64::from(limit) + 1)
-        .fetch_all(self.db.read())
-        .await?;
-        let read = |row: &AnyRow| {
-            let seen_ms = row.int("last_seen_ms")?;
-            let free_bytes: u64 = row.number("free_bytes")?;
-            Ok(MediaAgent {
-                id: row.parsed("id")?,
-                name: row.text("name")?,
-                endpoint: row.text("endpoint")?,
-                version: row.text("version")?,
-                stored_bytes: row.number("stored_bytes")?,
-                free_bytes: (free_bytes > 0).then_some(free_bytes),
-                recovery_points: row.number("recovery_points")?,
-                online: seen_ms >= online_since_ms,
-                last_seen: timestamp(seen_ms),
-            })
-        };
-        page_of(&rows, limit, read, |agent| agent.id.to_string())
     }
 }
 

@@ -1,19 +1,19 @@
-//! Jobs: taken in with all their tasks or not at all, shown, cancelled.
+//! Jobs: taken in with all their tasks or not at all, and shown.
 
 use std::collections::HashMap;
 
 use snapferry_api::Page;
 use snapferry_api::job::{
-    CreateJob, Job, JobQuery, JobState, JobSummary, Priority, Progress, StreamingBackup, Task, Work,
+    Attempt, CreateJob, Job, JobQuery, JobState, JobSummary, Note, Priority, Progress, StreamingBackup, Task,
+    Work,
 };
-use snapferry_types::state::TaskEvent;
 use snapferry_types::{Fence, HypervisorId, JobId, Region, TaskId, TaskKind, TaskState};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::row::{Read as _, to_json};
 use super::task::{self, Desired, TaskRow};
-use super::{Store, StoreError, catalogue, hypervisor, note, page_of, timestamp};
+use super::{Store, StoreError, catalogue, history, hypervisor, note, page_of, timestamp};
 
 /// A request for work, checked.
 #[derive(Debug, Clone)]
@@ -167,11 +167,13 @@ impl Store {
         let rows = task::of_job(&mut conn, id).await?;
         let states = rows.iter().map(|row| (row.state, row.finished_ms)).collect::<Vec<_>>();
         let mut notes = note::of_job(&mut conn, id).await?;
+        let mut attempts = history::of_job(&mut conn, id).await?;
         let tasks = rows
             .into_iter()
             .map(|row| {
                 let notes = notes.remove(&row.id).unwrap_or_default();
-                view(row, notes)
+                let history = attempts.remove(&row.id).unwrap_or_default();
+                view(row, notes, history)
             })
             .collect();
         Ok(Job { summary: summary(&row, &states)?, tasks })
@@ -205,44 +207,6 @@ impl Store {
             },
             |job| job.id.to_string(),
         )
-    }
-
-    /// Cancels what is left of a job: tasks that nobody works on end now, the others at their agents' next renewal.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]. A job that is done stays as it is.
-    pub async fn cancel_job(&self, id: JobId) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let tasks = task::of_job(&mut tx, id).await?;
-        if tasks.is_empty() {
-            return Err(StoreError::not_found("job", id));
-        }
-        let now_ms = self.clock.wall_ms();
-        for one in tasks.iter().filter(|row| !row.state.is_terminal()) {
-            // Read again under the row's lock: a claim may have come between.
-            let Some(before) = self.lock_task(&mut tx, one.id).await? else { continue };
-            if before.state.is_terminal() {
-                continue;
-            }
-            let mut after = before.clone();
-            after.desired = Desired::Cancel;
-            if !before.state.is_leased() {
-                after.apply(TaskEvent::CancelledByUser, now_ms)?;
-                sqlx::query("DELETE FROM outbox WHERE task_id = $1")
-                    .bind(before.id.to_string())
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            task::save(&mut tx, &before, &after).await?;
-            note::add(&mut tx, id, before.id, now_ms, false, "cancelling was asked for").await?;
-        }
-        sqlx::query("UPDATE job SET cancel_requested = 1 WHERE id = $1")
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        self.changed(id);
-        Ok(())
     }
 }
 
@@ -319,6 +283,7 @@ fn draft(work: Work, hypervisor: HypervisorId, region: Region) -> TaskRow {
         incarnation: None,
         desired: Desired::Run,
         progress: Progress::default(),
+        failures: 0,
         error: None,
         made: Vec::new(),
         base: None,
@@ -341,7 +306,7 @@ async fn earlier(conn: &mut AnyConnection, key: &str, request: &str) -> Result<O
     row.parsed("id").map(Some)
 }
 
-const fn band(priority: Priority) -> i64 {
+pub(super) const fn band(priority: Priority) -> i64 {
     match priority {
         Priority::Low => 0,
         Priority::Normal => 1,
@@ -372,7 +337,7 @@ fn summary(row: &AnyRow, tasks: &[(TaskState, Option<i64>)]) -> Result<JobSummar
     })
 }
 
-fn view(row: TaskRow, notes: Vec<snapferry_api::job::Note>) -> Task {
+fn view(row: TaskRow, notes: Vec<Note>, history: Vec<Attempt>) -> Task {
     Task {
         id: row.id,
         kind: row.kind,
@@ -387,7 +352,7 @@ fn view(row: TaskRow, notes: Vec<snapferry_api::job::Note>) -> Task {
         error: row.error,
         made: row.made,
         notes,
-        history: Vec::new(),
+        history,
         waits_for: None,
         access_node: row.node,
         media_agent: row.media_agent,

@@ -10,14 +10,16 @@ use snapferry_types::state::TaskEvent;
 use snapferry_types::{AccessNodeId, DispatchId, Fence, IncarnationId, TaskId, TaskState};
 use sqlx::AnyConnection;
 
+use super::control::move_idle;
+use super::history::AttemptReport;
 use super::row::Read as _;
 use super::task::{self, Desired, LeasedTask, TaskRow};
-use super::{Store, StoreError, dispatch, fleet, note};
+use super::{Store, StoreError, dispatch, fleet, history, note};
 
 /// How often a task is tried, and how long it waits in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Attempts that end with a retryable error before the task is given up.
+    /// Attempts in a row that end with a retryable error and move nothing forward, before the task is given up.
     pub max_attempts: u32,
     /// Attempts whose agent went silent before the task is quarantined.
     pub max_crashes: u32,
@@ -77,6 +79,20 @@ pub enum FinishOutcome {
         /// Because the agent is going away.
         shutting_down: bool,
     },
+}
+
+impl FinishOutcome {
+    /// The word in the history and in metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) => "succeeded",
+            Self::Failed { retryable: true, .. } => "retryable",
+            Self::Failed { retryable: false, .. } => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Yielded { .. } => "yielded",
+        }
+    }
 }
 
 impl Store {
@@ -175,10 +191,11 @@ impl Store {
         &self,
         id: TaskId,
         fence: Fence,
-        progress: Option<Progress>,
+        report: impl Into<AttemptReport> + Send,
         outcome: FinishOutcome,
         limits: &Limits,
     ) -> Result<TaskState, StoreError> {
+        let report = report.into();
         let mut tx = self.begin().await?;
         let before = self
             .lock_task(&mut tx, id)
@@ -190,10 +207,13 @@ impl Store {
         self.check_fence(&before, fence)?;
         let now_ms = self.clock.wall_ms();
         let mut after = before.clone();
-        after.progress = progress.unwrap_or(after.progress);
+        after.progress = report.progress.clone().unwrap_or(after.progress);
         after.finished_epoch = Some(fence.epoch);
+        let word = outcome.as_str();
         let text = settle(&mut after, outcome, limits, now_ms)?;
         task::save(&mut tx, &before, &after).await?;
+        let error = after.error.as_ref().filter(|_| matches!(word, "failed" | "retryable"));
+        history::add(&mut tx, &before, word, error, &report, now_ms).await?;
         let warning = after.state != TaskState::Succeeded && after.error.is_some();
         note::add(&mut tx, after.job, after.id, now_ms, warning, &text).await?;
         tx.commit().await?;
@@ -267,11 +287,14 @@ impl Store {
             format!("quarantined: its access nodes went silent {} times", after.crashes)
         } else {
             after.apply(TaskEvent::GivenUp, now_ms)?;
-            wait(&mut after, limits, now_ms);
-            end_cancelled_wait(&mut after, now_ms)?;
+            let crashes = after.crashes;
+            wait(&mut after, crashes, limits, now_ms);
+            move_idle(&mut after, now_ms)?;
             "given up; another access node will go on".to_owned()
         };
         task::save(&mut tx, &before, &after).await?;
+        let report = AttemptReport::default();
+        history::add(&mut tx, &before, "lost", after.error.as_ref(), &report, now_ms).await?;
         note::add(&mut tx, after.job, after.id, now_ms, true, &text).await?;
         tx.commit().await?;
         self.changed(after.job);
@@ -335,12 +358,16 @@ fn settle(
                 row.apply(TaskEvent::FailedForGood, now_ms)?;
                 return Ok(format!("failed: {text}"));
             }
-            if row.attempts >= limits.max_attempts {
+            // What moves forward, however slowly, is not given up.
+            let moved = row.progress.bytes_sent > 0 || row.progress.blocks_done > 0;
+            row.failures = if moved { 1 } else { row.failures.saturating_add(1) };
+            if row.failures >= limits.max_attempts {
                 row.apply(TaskEvent::OutOfAttempts, now_ms)?;
                 return Ok(format!("given up after {} attempts: {text}", row.attempts));
             }
             row.apply(TaskEvent::FailedForNow, now_ms)?;
-            wait(row, limits, now_ms);
+            wait(row, row.failures, limits, now_ms);
+            move_idle(row, now_ms)?;
             Ok(format!("will be tried again: {text}"))
         }
         FinishOutcome::Cancelled if row.desired != Desired::Cancel => {
@@ -369,18 +396,10 @@ fn settle(
     }
 }
 
-/// Full jitter: evenly from zero to a bound that doubles with each attempt.
-fn wait(row: &mut TaskRow, limits: &Limits, now_ms: i64) {
-    let doublings = row.attempts.saturating_sub(1).min(20);
+/// Full jitter: evenly from zero to a bound that doubles with each failure.
+fn wait(row: &mut TaskRow, n_failures: u32, limits: &Limits, now_ms: i64) {
+    let doublings = n_failures.saturating_sub(1).min(20);
     let bound = limits.retry_base.saturating_mul(1_u32 << doublings).min(limits.retry_max);
     let wait_ms = rand::rng().random_range(0..=u64::try_from(bound.as_millis()).unwrap_or(u64::MAX));
     row.not_before_ms = Some(now_ms.saturating_add(i64::try_from(wait_ms).unwrap_or(i64::MAX)));
-}
-
-/// A task that waits for its next attempt needs no agent to be cancelled.
-fn end_cancelled_wait(row: &mut TaskRow, now_ms: i64) -> Result<(), StoreError> {
-    if row.desired == Desired::Cancel {
-        row.apply(TaskEvent::CancelledByUser, now_ms)?;
-    }
-    Ok(())
 }

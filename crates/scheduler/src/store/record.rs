@@ -11,7 +11,7 @@ use super::task::{self, TaskRow};
 use super::{Store, StoreError, hypervisor, ledger, note};
 
 /// Largest checkpoint in bytes.
-const MAX_CHECKPOINT: usize = 64 << 10;
+const MAX_CHECKPOINT: usize = 1 << 20;
 /// Largest metadata of a recovery point in bytes.
 const MAX_META: usize = 4 << 20;
 

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use super::db::{Db, Dialect};
 use super::error::StoreError;
 
-const STEPS: [&[&str]; 1] = [&[
+const STEPS: [&[&str]; 2] = [&[
     "CREATE TABLE hypervisor (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, account TEXT NOT NULL, regions TEXT NOT NULL,
         endpoint_url TEXT, read_as TEXT NOT NULL, role TEXT NOT NULL, admin_id TEXT REFERENCES hypervisor (id),
@@ -61,6 +61,17 @@ const STEPS: [&[&str]; 1] = [&[
         job_id TEXT NOT NULL REFERENCES job (id), seq BIGINT NOT NULL, task_id TEXT NOT NULL REFERENCES task (id),
         at_ms BIGINT NOT NULL, warning BIGINT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job_id, seq))",
     "CREATE INDEX note_by_task ON note (task_id, seq)",
+], &[
+    "CREATE TABLE attempt (
+        task_id TEXT NOT NULL REFERENCES task (id), epoch BIGINT NOT NULL, n BIGINT NOT NULL, node_id TEXT,
+        started_ms BIGINT NOT NULL, finished_ms BIGINT NOT NULL, outcome TEXT NOT NULL, error TEXT,
+        progress TEXT NOT NULL, phases TEXT NOT NULL, log_excerpt TEXT NOT NULL, PRIMARY KEY (task_id, epoch))",
+    "ALTER TABLE task ADD COLUMN failures BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE media_agent ADD COLUMN scrub_asked BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE media_agent ADD COLUMN scrub_done BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE media_agent ADD COLUMN collect_asked BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE media_agent ADD COLUMN collect_done BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE media_agent ADD COLUMN scrub TEXT",
 ]];
 
 /// Brings the schema up to date, all of it or nothing.

@@ -22,7 +22,7 @@ macro_rules! select {
             "SELECT id, job_id, hypervisor_id, kind, work, region, instance_id, recovery_point_id, media_agent_id, \
              state, epoch, generation, priority, created_ms, ready_ms, not_before_ms, attempts, crashes, dispatch_id, \
              queue, node_id, incarnation, desired, progress, error_class, error_message, made, base, finished_epoch, \
-             started_ms, finished_ms FROM task ",
+             started_ms, finished_ms, failures FROM task ",
             $rest
         )
     };
@@ -88,6 +88,8 @@ pub struct TaskRow {
     pub finished_epoch: Option<u64>,
     pub started_ms: Option<i64>,
     pub finished_ms: Option<i64>,
+    /// Attempts in a row that ended with a retryable error and moved nothing forward.
+    pub failures: u32,
 }
 
 /// A task under a lease, as the watch over leases needs it.
@@ -157,6 +159,7 @@ impl TaskRow {
             finished_epoch,
             started_ms: row.opt_int("started_ms")?,
             finished_ms: row.opt_int("finished_ms")?,
+            failures: row.number("failures")?,
         })
     }
 }
@@ -234,8 +237,8 @@ pub(super) async fn save(
         "UPDATE task SET state = $1, epoch = $2, generation = $3, ready_ms = $4, not_before_ms = $5, attempts = $6, \
          crashes = $7, dispatch_id = $8, queue = $9, node_id = $10, incarnation = $11, desired = $12, progress = $13, \
          error_class = $14, error_message = $15, made = $16, base = $17, finished_epoch = $18, started_ms = $19, \
-         finished_ms = $20, recovery_point_id = $21, media_agent_id = $22 \
-         WHERE id = $23 AND state = $24 AND epoch = $25",
+         finished_ms = $20, recovery_point_id = $21, media_agent_id = $22, failures = $23 \
+         WHERE id = $24 AND state = $25 AND epoch = $26",
     )
     .bind(after.state.as_str())
     .bind(big(after.fence.epoch))
@@ -259,6 +262,7 @@ pub(super) async fn save(
     .bind(after.finished_ms)
     .bind(after.recovery_point.map(|id| id.to_string()))
     .bind(after.media_agent.map(|id| id.to_string()))
+    .bind(i64::from(after.failures))
     .bind(after.id.to_string())
     .bind(before.state.as_str())
     .bind(big(before.fence.epoch))

@@ -4,6 +4,7 @@
 mod attempts;
 mod catalogue;
 mod claims;
+mod control;
 mod jobs;
 pub(crate) mod world;
 
@@ -55,6 +56,13 @@ cases! {
     attempts::an_orderly_stop_is_no_failed_attempt,
     attempts::cancel_and_finish_have_one_outcome,
     attempts::a_raised_generation_voids_old_grants,
+    control::suspended_work_keeps_its_progress_and_goes_on,
+    control::a_suspension_is_kept_whatever_happens_to_the_agent,
+    control::a_suspension_that_no_agent_heard_of_is_taken_back,
+    control::a_new_priority_holds_for_what_is_not_done,
+    control::attempts_are_remembered,
+    control::work_that_moves_forward_is_not_given_up,
+    control::upkeep_is_asked_for_until_it_is_done,
     catalogue::a_sealed_point_becomes_the_next_base,
     catalogue::the_ledger_moves_forward_only,
     catalogue::what_nobody_owns_is_reapable,

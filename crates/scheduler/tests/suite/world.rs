@@ -189,6 +189,9 @@ pub(crate) fn media_agent(id: MediaAgentId) -> MediaAgentFigures {
         stored_bytes: 0,
         free_bytes: 1 << 40,
         recovery_points: 0,
+        scrub_done: 0,
+        collect_done: 0,
+        last_scrub: None,
     }
 }
 
