@@ -1,5 +1,6 @@
 //! The only crate that knows AWS. An [`Account`] is credentials for one account and region, renewed as they age;
-//! on it stand the EC2 steps of a backup and a restore ([`ec2`]) and the two ends of the data plane
+//! on it stand the EC2 steps of a backup and a restore ([`ec2`]), keys ([`kms`]), disk images in S3 ([`s3`]), the
+//! questions asked beforehand ([`preflight`]) and the two ends of the data plane
 //! ([`EbsSnapshotSource`], [`EbsSnapshotTarget`]). All accounts of a process share their connections and the
 //! [`Governor`], which keeps every account and every snapshot just below its quota.
 //!
@@ -7,6 +8,7 @@
 //! found again.
 
 pub mod calls;
+mod denial;
 pub mod ebs;
 pub mod ec2;
 pub mod error;

@@ -72,6 +72,8 @@ pub enum ImportPhase {
     Active,
     /// The snapshot is there.
     Completed,
+    /// Being taken down; the reason is told when it has ended.
+    Ending,
     /// Cancelled or failed; the message says why.
     Ended,
 }
@@ -170,7 +172,9 @@ pub async fn wait_import(
                             message: state.message.unwrap_or_else(|| "AWS gives no reason".to_owned()),
                         });
                     }
-                    (ImportPhase::Active, _) => format!("{} at {} %", state.status, state.progress),
+                    (ImportPhase::Active | ImportPhase::Ending, _) => {
+                        format!("{} at {} %", state.status, state.progress)
+                    }
                 }
             }
         };
@@ -242,7 +246,8 @@ fn state_of(asked: &Asked<'_>, task: ImportSnapshotTask) -> Result<ImportState, 
     let status = detail.status.unwrap_or_else(|| "active".to_owned());
     let phase = match status.as_str() {
         "completed" => ImportPhase::Completed,
-        "deleting" | "deleted" | "error" | "cancelled" => ImportPhase::Ended,
+        "deleting" => ImportPhase::Ending,
+        "deleted" | "error" | "cancelled" => ImportPhase::Ended,
         _ => ImportPhase::Active,
     };
     let progress = detail.progress.as_deref().map(|text| text.trim_end_matches('%'));
