@@ -9,6 +9,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use snapferry_transfer::{ErrorClass, TransferError};
 use thiserror::Error;
 
+use crate::denial::named_in;
+
 /// Whose quota a throttle speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ThrottleScope {
@@ -207,6 +209,24 @@ pub enum AwsError {
         /// The missing or malformed part.
         lacks: String,
     },
+    /// The bucket is in another region than what needs it.
+    #[error("bucket {bucket} is in {found}; ImportSnapshot in {needed} needs one there")]
+    BucketElsewhere {
+        /// The bucket.
+        bucket: String,
+        /// Its region.
+        found: String,
+        /// Where it would have to be.
+        needed: String,
+    },
+    /// A local file cannot be read, or is not what it was.
+    #[error("{path} cannot be read: {cause}")]
+    File {
+        /// The file.
+        path: String,
+        /// The cause.
+        cause: String,
+    },
     /// The work was told to stop.
     #[error("the work was told to stop")]
     Cancelled,
@@ -223,7 +243,11 @@ impl AwsError {
             | Self::BadCredentials { .. }
             | Self::WrongAccount { .. } => ErrorClass::AccessDenied,
             Self::Throttled { .. } | Self::QuotaExceeded { .. } => ErrorClass::Throttled,
-            Self::Invalid { .. } | Self::Unrelated { .. } | Self::Failed { .. } => ErrorClass::Invalid,
+            Self::Invalid { .. }
+            | Self::Unrelated { .. }
+            | Self::Failed { .. }
+            | Self::BucketElsewhere { .. }
+            | Self::File { .. } => ErrorClass::Invalid,
             Self::Busy { .. }
             | Self::TokenExpired { .. }
             | Self::Expired { .. }
@@ -298,6 +322,18 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// A denial. AWS's message may name another action than the one asked for: making a thing with tags also needs
+    /// CreateTags, and reading an encrypted one needs its key.
+    fn denied(&self, message: &str) -> AwsError {
+        let (action, resource) = match named_in(message) {
+            Some((action, resource)) if action != self.action => {
+                (action, resource.map_or_else(|| self.resource(), ToOwned::to_owned))
+            }
+            _ => (self.action, self.resource()),
+        };
+        AwsError::AccessDenied { action: action.to_owned(), resource, message: message.to_owned() }
+    }
+
     /// Sorts an SDK error.
     pub(crate) fn sort<E, R>(&self, error: &SdkError<E, R>) -> AwsError
     where
@@ -324,7 +360,7 @@ impl<'a> Asked<'a> {
         let (code_text, message_text) = (code.to_owned(), message.to_owned());
         match code {
             "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "OptInRequired" => {
-                AwsError::AccessDenied { action, resource, message: message_text }
+                self.denied(message)
             }
             "AuthFailure"
             | "InvalidClientTokenId"
@@ -347,7 +383,11 @@ impl<'a> Asked<'a> {
             | "RequestThrottled"
             | "TooManyRequestsException"
             | "SlowDown" => AwsError::Throttled { action, resource, scope: ThrottleScope::Account },
-            "ResourceNotFoundException" => AwsError::NotFound { what: self.what, id: self.id.to_owned() },
+            "ResourceNotFoundException"
+            | "NotFoundException"
+            | "NoSuchBucket"
+            | "NoSuchKey"
+            | "NoSuchUpload" => AwsError::NotFound { what: self.what, id: self.id.to_owned() },
             "ServiceQuotaExceededException"
             | "ConcurrentLimitExceededException"
             | "InsufficientInstanceCapacity"
@@ -369,11 +409,17 @@ impl<'a> Asked<'a> {
             "InternalError"
             | "InternalFailure"
             | "InternalServerException"
+            | "KMSInternalException"
+            | "KeyUnavailableException"
+            | "DependencyTimeoutException"
             | "Unavailable"
             | "ServiceUnavailable"
             | "RequestTimeout"
             | "RequestTimeoutException" => self.unavailable(format!("{code}: {message}")),
-            _ if code.ends_with(".NotFound") || code == "InvalidAMIID.Unavailable" => {
+            _ if code.ends_with(".NotFound")
+                || code == "InvalidAMIID.Unavailable"
+                || code.starts_with("InvalidConversionTaskId") =>
+            {
                 AwsError::NotFound { what: self.what, id: self.id.to_owned() }
             }
             _ if code.ends_with("LimitExceeded") => {
@@ -381,9 +427,7 @@ impl<'a> Asked<'a> {
             }
             _ if status >= 500 => self.unavailable(format!("HTTP {status} {code}: {message}")),
             _ if status == 429 => AwsError::Throttled { action, resource, scope: ThrottleScope::Account },
-            _ if status == 403 && code.is_empty() => {
-                AwsError::AccessDenied { action, resource, message: message_text }
-            }
+            _ if status == 403 && code.is_empty() => self.denied(message),
             _ => AwsError::Invalid {
                 action,
                 resource,
