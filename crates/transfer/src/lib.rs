@@ -12,6 +12,7 @@ pub mod buffers;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod copy;
+pub mod device;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
@@ -34,6 +35,7 @@ pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
 pub use budget::{BudgetPermit, ByteBudget};
 pub use buffers::{BlockBuffer, BlockBuffers};
 pub use copy::{CopySummary, copy_blocks, resume_copy};
+pub use device::{DeviceSource, DeviceTarget, Overwrite};
 pub use error::{ErrorClass, TransferError};
 pub use file::{FileSource, FileTarget};
 pub use open::sha256;
