@@ -17,6 +17,7 @@ pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
 pub mod file;
+pub mod image;
 pub mod open;
 pub mod pool;
 pub mod progress;
@@ -38,6 +39,7 @@ pub use copy::{CopySummary, copy_blocks, resume_copy};
 pub use device::{DeviceSource, DeviceTarget, Overwrite};
 pub use error::{ErrorClass, TransferError};
 pub use file::{FileSource, FileTarget};
+pub use image::{DiskImage, ImageFormat, ImageInfo, convert_to_stream_vmdk, inspect_image};
 pub use open::sha256;
 pub use pool::WorkPool;
 pub use progress::{ProgressSnapshot, TransferProgress};
