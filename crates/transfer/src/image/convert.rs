@@ -16,6 +16,9 @@ use crate::error::{ErrorClass, TransferError};
 use crate::file::{blocking, failed, os};
 use crate::progress::TransferProgress;
 
+/// Fast, and noise is stored as it is: level 1 would grow it by an eighth.
+const LEVEL: u32 = 2;
+
 /// Converts `raw`, whose length is a multiple of 512 KiB, to `out`. Written under a temporary name beside `out`, and
 /// there only when it is whole and on the disk. A second call begins anew.
 ///
@@ -69,8 +72,8 @@ impl<'a> Conversion<'a> {
             out: BufWriter::with_capacity(1 << 20, file),
             out_path: temporary,
             position: 0,
-            compress: Compress::new(Compression::fast(), true),
-            deflated: vec![0; GRAIN + 1_024],
+            compress: Compress::new(Compression::new(LEVEL), true),
+            deflated: vec![0; GRAIN + GRAIN / 8 + 1_024],
             table: vec![0; 512],
             table_index: 0,
             directory: vec![0; usize::try_from(n_tables).unwrap_or(0)],
