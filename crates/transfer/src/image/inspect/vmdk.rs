@@ -31,7 +31,7 @@ pub(super) fn inspect(image: &Image<'_>, head: &[u8]) -> Result<ImageInfo, Trans
     }
     let n_tables = n_sectors.div_ceil(grain).div_ceil(per_table);
     let mut last_grain = 0;
-    let offset = directory.checked_mul(SECTOR).unwrap_or(u64::MAX);
+    let offset = directory.saturating_mul(SECTOR);
     image.each_step(offset, n_tables * 4, |entries| {
         for table in
             entries.chunks_exact(4).map(|entry| u64::from(le32(entry, 0))).filter(|table| *table != 0)
