@@ -6,6 +6,7 @@
 
 mod losetup;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,8 @@ pub(crate) use losetup::DeviceError;
 pub(crate) struct Devices {
     volume_dir: PathBuf,
     is_used: AtomicBool,
+    /// Links that were made here and are there still.
+    links: Mutex<BTreeSet<PathBuf>>,
     turn: Mutex<()>,
 }
 
@@ -24,7 +27,12 @@ impl Devices {
     /// Takes away what a killed process left over the volumes of this folder.
     pub(crate) fn open(volume_dir: &Path) -> Self {
         let volume_dir = volume_dir.canonicalize().unwrap_or_else(|_| volume_dir.to_owned());
-        let devices = Self { volume_dir, is_used: AtomicBool::new(false), turn: Mutex::new(()) };
+        let devices = Self {
+            volume_dir,
+            is_used: AtomicBool::new(false),
+            links: Mutex::default(),
+            turn: Mutex::new(()),
+        };
         // Most machines that run the simulator have no losetup, or no devices, and need neither.
         if let Err(error) = devices.clear() {
             tracing::debug!(%error, "loop devices are not looked at");
@@ -34,7 +42,7 @@ impl Devices {
 
     /// For one who ends attachments: nobody else does meanwhile.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turn)
     }
 
     /// Makes a device over the volume's file and the link to it.
@@ -44,16 +52,21 @@ impl Devices {
         let linked = unlink(link).and_then(|()| {
             std::os::unix::fs::symlink(&device, link).map_err(link_error("make the link", link))
         });
-        if linked.is_err() {
-            losetup::let_go(&device)?;
-        }
-        linked
+        match linked {
+            Ok(()) => lock(&self.links).insert(link.to_owned()),
+            Err(error) => {
+                losetup::let_go(&device)?;
+                return Err(error);
+            }
+        };
+        Ok(())
     }
 
     /// Takes the link away and lets the device go. A program that has it open keeps it until it closes it, as a
     /// mounted volume stays `detaching`; see [`Self::is_there`].
     pub(crate) fn detach(&self, file: &Path, link: &Path) -> Result<(), DeviceError> {
         unlink(link)?;
+        lock(&self.links).remove(link);
         losetup::over(file)?.iter().try_for_each(|device| let_go(device))
     }
 
@@ -62,8 +75,10 @@ impl Devices {
         Ok(!losetup::over(file)?.is_empty())
     }
 
-    /// Takes away every device over the volumes of this folder.
+    /// Takes away every device over the volumes of this folder. The links go first: another program may have the
+    /// device of that number next.
     pub(crate) fn clear(&self) -> Result<(), DeviceError> {
+        std::mem::take(&mut *lock(&self.links)).iter().try_for_each(|link| unlink(link))?;
         for device in losetup::all()? {
             if device.file.is_some_and(|file| file.starts_with(&self.volume_dir)) {
                 let_go(&device.name)?;
@@ -81,6 +96,11 @@ impl Drop for Devices {
             tracing::error!(%error, "loop devices are left");
         }
     }
+}
+
+// A panic under one of these locks can leave no half-made value behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where an access node finds a volume: udev's name has the volume's id without the dash.

@@ -92,7 +92,7 @@ fn launch(call: &Call<'_>, image: &Image, mut instance: Instance) -> Result<(), 
     types::check_attachments(call, &instance, mappings.len())?;
     let volume_tags = tags::requested(call.form, "volume")?;
     let mut made = Vec::new();
-    let done = mappings.iter().try_for_each(|one| {
+    let done: Result<(), Refusal> = mappings.iter().try_for_each(|one| {
         let volume = make(call, new_volume(one, &instance, volume_tags.clone()))?;
         super::codes::add(&mut instance.marks, &volume.marks);
         made.push((volume.id, one));

@@ -230,7 +230,7 @@ def test_a_killed_server_takes_its_devices_up_again_and_a_stopped_one_leaves_non
         detach(ec2, deleted)
         assert len(loops_below(data)) == 1
         server.end(signal.SIGTERM)
-        assert loops_below(data) == []
+        assert loops_below(data) == [] and os.listdir(devices) == []
         server = Process(data)
         ec2, ebs = server.sim.client("ec2", key), server.sim.client("ebs", key)
         detach(ec2, kept)
