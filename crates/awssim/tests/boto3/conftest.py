@@ -98,6 +98,8 @@ def wait_instance(ec2, instance, state):
 
 def launch(ec2, image, **more):
     given = {"InstanceType": "m6i.large", "MinCount": 1, "MaxCount": 1, **more}
+    if not {"SubnetId", "NetworkInterfaces"} & set(more):
+        given["Placement"] = {"AvailabilityZone": "eu-central-1a"}
     instance = ec2.run_instances(ImageId=image, **given)["Instances"][0]["InstanceId"]
     wait_instance(ec2, instance, "running")
     return instance
