@@ -48,14 +48,19 @@ pub(super) struct Loop {
     pub(super) file: Option<PathBuf>,
 }
 
+/// How often a device is asked for: another process may take the one that was free.
+const ATTEMPTS: usize = 5;
+
 /// Sets up a loop device over a file, past the page cache where the file system can do that.
 pub(super) fn set_up(file: &Path) -> Result<PathBuf, DeviceError> {
+    for _ in 1..ATTEMPTS {
+        make_node()?;
+        if let Ok(name) = losetup(&["--find", "--show", "--direct-io=on"], Some(file)) {
+            return Ok(PathBuf::from(name.trim()));
+        }
+    }
     make_node()?;
-    let direct = losetup(&["--find", "--show", "--direct-io=on"], Some(file));
-    let name = match direct {
-        Ok(name) => name,
-        Err(_) => losetup(&["--find", "--show"], Some(file))?,
-    };
+    let name = losetup(&["--find", "--show"], Some(file))?;
     Ok(PathBuf::from(name.trim()))
 }
 
@@ -64,10 +69,14 @@ fn make_node() -> Result<(), DeviceError> {
     let free = losetup(&["--find"], None)?;
     let name = Path::new(free.trim());
     let number = free.trim().trim_start_matches("/dev/loop");
-    if !name.exists() && number.parse::<u32>().is_ok() {
-        run("mknod", Command::new("mknod").arg(name).args(["b", "7", number]), name)?;
+    if name.exists() || number.parse::<u32>().is_err() {
+        return Ok(());
     }
-    Ok(())
+    match run("mknod", Command::new("mknod").arg(name).args(["b", "7", number]), name) {
+        // Another call was faster.
+        Err(_) if name.exists() => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Lets a device go: at once, or when the last program that has it open closes it.
