@@ -10,6 +10,9 @@
 //! | `POST accounts` | `{"account":"111122223333"}`; answers its administrator's key |
 //! | `POST users` | `{"account":…,"name":…,"policies":[…]}`; without policies it may do everything; answers its key |
 //! | `POST roles` | `{"account":…,"name":…,"trust":{…},"policies":[…]}`; answers its `arn` |
+//! | `POST access-nodes` | `{"account":…,"region":…,"instance":…,"device_dir":…}`: volumes attached to the instance become block devices of this machine, linked in the folder |
+//! | `POST key-pairs` | `{"account":…,"region":…,"name":…}`; RunInstances then refuses the account's other names |
+//! | `POST marks` | `{"id":…,"product_codes":[…],"outpost":…,"is_failed":…}` of a volume, a snapshot or an instance: Marketplace codes, ARN of the Outpost, a volume's state `error` |
 //! | `POST volumes/{id}/content?offset=` | the body into the volume |
 //! | `GET volumes/{id}/content?offset=&length=` | bytes of the volume |
 //! | `GET volumes/{id}/map` | the ranges that have data |
@@ -141,6 +144,9 @@ async fn route<O: Operations + 'static>(
                 _ => ctx.create_role(body),
             };
             answer(&made.map_err(AdminError::bad_request)?)
+        }
+        (&Method::POST, [kind @ ("access-nodes" | "key-pairs" | "marks")]) => {
+            answer(&ctx.declare(kind, json(req).await?).map_err(AdminError::bad_request)?)
         }
         (&Method::POST, ["volumes", id, "content"]) => {
             content::write(&**ctx, id, query.number("offset")?.unwrap_or(0), req.into_body()).await

@@ -9,6 +9,7 @@ pub mod server;
 pub mod store;
 pub mod world;
 
+mod device;
 mod ec2;
 mod sts;
 

@@ -18,6 +18,7 @@ async fn boto3_works_unmodified() {
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .arg(tests)
         .env("AWSSIM_ENDPOINT", server.endpoint())
+        .env("AWSSIM_BINARY", env!("CARGO_BIN_EXE_awssim"))
         .env("AWS_ACCESS_KEY_ID", key.access_key_id)
         .env("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
         .env("AWS_REGION", "eu-central-1")

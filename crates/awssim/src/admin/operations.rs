@@ -27,6 +27,14 @@ pub trait Operations: Backend {
     /// What is wrong with the description.
     fn create_role(&self, description: Value) -> Result<Value, String>;
 
+    /// Declares something that no call of AWS makes: `access-nodes`, `key-pairs`, `marks`.
+    ///
+    /// # Errors
+    /// What is wrong with the description.
+    fn declare(&self, kind: &str, _description: Value) -> Result<Value, String> {
+        Err(format!("this world has no {kind}"))
+    }
+
     /// Registers a completed snapshot of an account and answers its id; its blocks come after.
     ///
     /// # Errors

@@ -124,6 +124,9 @@ fn write(xml: &mut Xml, image: &Image) {
 
 fn write_mapping(xml: &mut Xml, mapping: &Mapping) {
     xml.text("deviceName", &mapping.device);
+    if let Some(name) = &mapping.virtual_name {
+        return xml.text("virtualName", name);
+    }
     xml.nest("ebs", |xml| {
         xml.maybe("snapshotId", mapping.snapshot.as_deref());
         xml.maybe("volumeSize", mapping.size_gib);

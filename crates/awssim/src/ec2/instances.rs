@@ -108,19 +108,9 @@ pub(super) fn write(xml: &mut Xml, instance: &Instance, volumes: &[Volume], now:
     xml.text("architecture", &instance.architecture);
     xml.text("rootDeviceType", "ebs");
     xml.text("rootDeviceName", &instance.root_device);
-    xml.list(
-        "blockDeviceMapping",
-        volumes.iter().filter_map(|one| Some((one, one.attachment.as_ref()?))),
-        |xml, (volume, at)| {
-            xml.text("deviceName", &at.device);
-            xml.nest("ebs", |xml| {
-                xml.text("volumeId", &volume.id);
-                xml.text("status", "attached");
-                xml.text("attachTime", time(at.since_ms));
-                xml.text("deleteOnTermination", at.delete_on_termination);
-            });
-        },
-    );
+    write_mappings(xml, volumes, now);
+    super::codes::write(xml, &instance.marks);
+    xml.maybe("outpostArn", instance.marks.outpost.as_deref());
     xml.text("virtualizationType", "hvm");
     xml.text("hypervisor", "xen");
     xml.text("ebsOptimized", instance.ebs_optimized);
@@ -148,6 +138,20 @@ pub(super) fn write(xml: &mut Xml, instance: &Instance, volumes: &[Volume], now:
         });
     });
     tags::write(xml, &instance.tags);
+}
+
+/// `blockDeviceMapping`: EBS volumes only, as in AWS.
+fn write_mappings(xml: &mut Xml, volumes: &[Volume], now: u64) {
+    let attached = volumes.iter().filter_map(|one| Some((one, one.attachment.as_ref()?)));
+    xml.list("blockDeviceMapping", attached, |xml, (volume, at)| {
+        xml.text("deviceName", &at.device);
+        xml.nest("ebs", |xml| {
+            xml.text("volumeId", &volume.id);
+            xml.text("status", at.state(now));
+            xml.text("attachTime", time(at.since_ms));
+            xml.text("deleteOnTermination", at.delete_on_termination);
+        });
+    });
 }
 
 /// The fields of an interface, but for its attachment.
@@ -180,6 +184,7 @@ pub(super) fn describe_attribute(call: &Call<'_>) -> Result<String, Refusal> {
     let flag = |xml: &mut Xml, name: &str, value: bool| xml.nest(name, |xml| xml.text("value", value));
     match attribute {
         "instanceType"
+        | "blockDeviceMapping"
         | "userData"
         | "ebsOptimized"
         | "enaSupport"
@@ -195,9 +200,12 @@ pub(super) fn describe_attribute(call: &Call<'_>) -> Result<String, Refusal> {
             ));
         }
     }
+    let volumes = attached(&state).remove(id).unwrap_or_default();
+    let now = call.now_ms();
     Ok(call.reply(|xml| {
         xml.text("instanceId", id);
         match attribute {
+            "blockDeviceMapping" => write_mappings(xml, &volumes, now),
             "instanceType" => xml.nest("instanceType", |xml| xml.text("value", &instance.instance_type)),
             "rootDeviceName" => xml.nest("rootDeviceName", |xml| xml.text("value", &instance.root_device)),
             "ebsOptimized" => flag(xml, "ebsOptimized", instance.ebs_optimized),
@@ -230,6 +238,14 @@ pub(super) fn modify_attribute(call: &Call<'_>) -> Result<String, Refusal> {
             Some((one.text("DeviceName")?.to_owned(), one.maybe_flag("Ebs.DeleteOnTermination")?))
         })
         .collect();
+    let volumes = attached(&call.context.world.read()).remove(id).unwrap_or_default();
+    if let Some((missing, _)) = flags.iter().find(|(name, _)| !volumes.iter().any(|one| device(one) == name))
+    {
+        return Err(ec2_error(
+            "InvalidInstanceAttributeValue",
+            format!("No device is currently mapped at {missing}"),
+        ));
+    }
     call.context.world.change(|state| {
         if let (Some(instance), Some(new_type)) = (state.instances.get_mut(id), new_type) {
             instance.instance_type = new_type.to_owned();

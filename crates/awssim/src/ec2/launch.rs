@@ -2,10 +2,10 @@
 
 use super::instances::{attached, write};
 use super::volumes::{NewVolume, make};
-use super::{Call, mapping, tags};
+use super::{Call, interfaces, keys, mapping, tags, types};
 use crate::faults::Refusal;
-use crate::server::form::{Form, ec2_error};
-use crate::world::{Attachment, Image, Instance, Interface, Mapping, Subnet, World, new_id};
+use crate::server::form::ec2_error;
+use crate::world::{Attachment, Image, Instance, Mapping, Marks, World, new_id};
 
 pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
     let form = call.form;
@@ -49,39 +49,17 @@ fn plan(
     tags: std::collections::BTreeMap<String, String>,
 ) -> Result<Instance, Refusal> {
     let form = call.form;
-    let nested = form.structures("NetworkInterface");
-    let nested = nested.first().cloned().unwrap_or_default();
-    let subnet_id = form.text("SubnetId").or_else(|| nested.text("SubnetId"));
-    let zone = form.text("Placement.AvailabilityZone");
-    let subnet = call.context.world.change(|state| {
-        let ours = |one: &&mut Subnet| one.account == call.account() && one.region == call.region;
-        let found = match subnet_id {
-            Some(id) => state.subnets.get_mut(id).filter(ours),
-            None => {
-                state.subnets.values_mut().filter(ours).find(|one| zone.is_none_or(|zone| one.zone == zone))
-            }
-        };
-        found.map(|subnet| {
-            subnet.last_host += 1;
-            subnet.clone()
-        })
-    });
-    let subnet = subnet.ok_or_else(|| {
-        ec2_error(
-            "InvalidSubnetID.NotFound",
-            format!("The subnet ID '{}' does not exist", subnet_id.unwrap_or_default()),
-        )
+    let wanted = interfaces::requested(form)?;
+    let (zone, interfaces) = call.context.world.change(|state| {
+        keys::check(state, call.account(), call.region, form.text("KeyName"))?;
+        interfaces::place(state, call, &wanted)
     })?;
-    let groups = security_groups(call, &nested, &subnet.vpc)?;
-    let private_ip = form
-        .text("PrivateIpAddress")
-        .map_or_else(|| format!("{}.{}", subnet.prefix, subnet.last_host), str::to_owned);
     let now = call.now_ms();
     Ok(Instance {
         id: new_id("i"),
         account: call.account().to_owned(),
         region: call.region.to_owned(),
-        zone: subnet.zone.clone(),
+        zone,
         instance_type: form.text("InstanceType").unwrap_or("m1.small").to_owned(),
         image: Some(image.id.clone()),
         platform: image.platform.clone(),
@@ -97,71 +75,59 @@ fn plan(
         tenancy: form.text("Placement.Tenancy").unwrap_or("default").to_owned(),
         placement_group: form.text("Placement.GroupName").map(str::to_owned),
         root_device: image.root_device.clone(),
-        interfaces: vec![Interface {
-            id: new_id("eni"),
-            device_index: 0,
-            subnet: subnet.id,
-            vpc: subnet.vpc,
-            private_ip,
-            groups,
-            delete_on_termination: true,
-        }],
+        interfaces,
         tags,
         launched_ms: now,
         target: "running".to_owned(),
         ready_ms: now + World::STATE_DELAY_MS,
+        marks: Marks::default(),
     })
 }
 
-fn security_groups(call: &Call<'_>, nested: &Form, vpc: &str) -> Result<Vec<String>, Refusal> {
-    let mut named = call.form.list("SecurityGroupId");
-    named.extend(nested.list("SecurityGroupId"));
-    let state = call.context.world.read();
-    if named.is_empty() {
-        let default = state.groups.values().find(|one| one.vpc == vpc && one.name == "default");
-        return Ok(default.map(|one| one.id.clone()).into_iter().collect());
-    }
-    for id in &named {
-        if !state.groups.get(id).is_some_and(|one| one.account == call.account() && one.vpc == vpc) {
-            return Err(ec2_error(
-                "InvalidGroup.NotFound",
-                format!("The security group '{id}' does not exist in VPC '{vpc}'"),
-            ));
-        }
-    }
-    Ok(named)
-}
-
 /// Makes the volumes and puts the instance there; on an error what was made goes again.
-fn launch(call: &Call<'_>, image: &Image, instance: Instance) -> Result<(), Refusal> {
-    let mappings = mapping::merge(&image.mappings, &mapping::read(call.form)?);
+fn launch(call: &Call<'_>, image: &Image, mut instance: Instance) -> Result<(), Refusal> {
+    let mut mappings = mapping::merge(&image.mappings, &mapping::read(call.form)?);
+    // Instance store disks come with the type; the mapping gives them a name at most.
+    mappings.retain(|one| one.virtual_name.is_none());
+    types::check_attachments(call, &instance, mappings.len())?;
     let volume_tags = tags::requested(call.form, "volume")?;
     let mut made = Vec::new();
-    for one in &mappings {
-        match make(call, new_volume(one, &instance, volume_tags.clone())) {
-            Ok(volume) => made.push((volume.id, one)),
-            Err(refusal) => {
-                for (id, _) in made {
-                    super::volumes::remove(call, &id)?;
+    let done: Result<(), Refusal> = mappings.iter().try_for_each(|one| {
+        let volume = make(call, new_volume(one, &instance, volume_tags.clone()))?;
+        super::codes::add(&mut instance.marks, &volume.marks);
+        made.push((volume.id, one));
+        Ok(())
+    });
+    let done = done.and_then(|()| {
+        call.context.world.change(|state| {
+            interfaces::check_free(state, &instance.interfaces)?;
+            for (id, mapping) in &made {
+                if let Some(volume) = state.volumes.get_mut(id) {
+                    volume.attachment = Some(attachment(&instance, mapping));
                 }
-                return Err(refusal);
             }
+            state.instances.insert(instance.id.clone(), instance);
+            Ok(())
+        })
+    });
+    if done.is_err() {
+        for (id, _) in made {
+            super::volumes::remove(call, &id)?;
         }
     }
-    call.context.world.change(|state| {
-        for (id, mapping) in made {
-            if let Some(volume) = state.volumes.get_mut(&id) {
-                volume.attachment = Some(Attachment {
-                    instance: instance.id.clone(),
-                    device: mapping.device.clone(),
-                    delete_on_termination: mapping.delete_on_termination.unwrap_or(true),
-                    since_ms: instance.launched_ms,
-                });
-            }
-        }
-        state.instances.insert(instance.id.clone(), instance);
-    });
-    Ok(())
+    done
+}
+
+fn attachment(instance: &Instance, mapping: &Mapping) -> Attachment {
+    Attachment {
+        instance: instance.id.clone(),
+        device: mapping.device.clone(),
+        delete_on_termination: mapping.delete_on_termination.unwrap_or(true),
+        since_ms: instance.launched_ms,
+        ready_ms: instance.ready_ms,
+        gone_ms: None,
+        link: None,
+    }
 }
 
 fn new_volume(
@@ -178,6 +144,7 @@ fn new_volume(
         encrypted: mapping.encrypted,
         kms_key: mapping.kms_key.clone(),
         snapshot: mapping.snapshot.clone(),
+        outpost: None,
         tags,
     }
 }

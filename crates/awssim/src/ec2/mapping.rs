@@ -72,6 +72,8 @@ pub(super) fn read(form: &Form) -> Result<Vec<Mapping>, Refusal> {
             let ebs = one.below("Ebs");
             Ok(Mapping {
                 device,
+                virtual_name: one.text("VirtualName").map(str::to_owned),
+                is_left_out: one.has("NoDevice"),
                 snapshot: ebs.text("SnapshotId").map(str::to_owned),
                 size_gib: ebs.number("VolumeSize")?.map(u64::from),
                 kind: ebs.text("VolumeType").map(str::to_owned),
@@ -92,6 +94,12 @@ pub(super) fn merge(image: &[Mapping], request: &[Mapping]) -> Vec<Mapping> {
         match merged.iter_mut().find(|one| one.device == given.device) {
             None => merged.push(given.clone()),
             Some(one) => {
+                // Another type has other performance: what was the image's is not asked of it.
+                if given.kind.is_some() && given.kind != one.kind {
+                    (one.iops, one.throughput) = (None, None);
+                }
+                one.is_left_out = given.is_left_out;
+                one.virtual_name = given.virtual_name.clone().or(one.virtual_name.take());
                 one.snapshot = given.snapshot.clone().or(one.snapshot.take());
                 one.size_gib = given.size_gib.or(one.size_gib);
                 one.kind = given.kind.clone().or(one.kind.take());
@@ -103,5 +111,6 @@ pub(super) fn merge(image: &[Mapping], request: &[Mapping]) -> Vec<Mapping> {
             }
         }
     }
+    merged.retain(|one| !one.is_left_out);
     merged
 }

@@ -2,17 +2,22 @@
 //! honours DryRun, and answers with AWS's own error codes.
 
 mod attach;
+mod codes;
 mod filter;
 mod images;
 mod instances;
+mod interfaces;
+mod keys;
 mod launch;
 mod mapping;
 mod network;
 mod page;
 mod power;
+mod settle;
 mod sharing;
 mod snapshots;
 mod tags;
+mod types;
 mod volumes;
 
 use crate::faults::Refusal;
@@ -21,6 +26,7 @@ use crate::server::form::{Form, ec2_error};
 use crate::server::xml::Xml;
 use crate::store::StoreError;
 use crate::world::{Asked, Caller};
+pub(crate) use settle::resume_devices;
 
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
@@ -43,6 +49,7 @@ pub(crate) fn call(
 ) -> Result<String, Refusal> {
     // What is described has the state of now.
     crate::ebs::fail_expired(context);
+    settle::settle(context);
     let call = Call { context, caller, region, action, form };
     match action {
         "DescribeRegions" => network::regions(&call),
@@ -58,12 +65,17 @@ pub(crate) fn call(
         "DescribeInstances" => instances::describe(&call),
         "DescribeInstanceAttribute" => instances::describe_attribute(&call),
         "ModifyInstanceAttribute" => instances::modify_attribute(&call),
+        "DescribeInstanceTypes" => types::describe(&call),
+        "CreateKeyPair" => keys::create(&call),
+        "DescribeKeyPairs" => keys::describe(&call),
+        "DeleteKeyPair" => keys::delete(&call),
         "RunInstances" => launch::run(&call),
         "StartInstances" => power::change(&call, power::Change::Start),
         "StopInstances" => power::change(&call, power::Change::Stop),
         "TerminateInstances" => power::change(&call, power::Change::Terminate),
         "CreateVolume" => volumes::create(&call),
         "DescribeVolumes" => volumes::describe(&call),
+        "DescribeVolumeAttribute" => codes::of_volume(&call),
         "DeleteVolume" => volumes::delete(&call),
         "AttachVolume" => attach::attach(&call),
         "DetachVolume" => attach::detach(&call),

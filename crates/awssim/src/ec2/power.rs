@@ -1,9 +1,9 @@
 //! StartInstances, StopInstances, TerminateInstances.
 
-use super::Call;
+use super::{Call, settle};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
-use crate::world::World;
+use crate::world::{Attachment, World};
 
 /// What is to become of the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub(super) fn change(call: &Call<'_>, change: Change) -> Result<String, Refusal>
             ));
         }
     }
+    if change == Change::Start {
+        ids.iter().try_for_each(|id| check_root(call, id))?;
+    }
     let mut changed = Vec::new();
     let mut orphans = Vec::new();
     call.context.world.change(|state| {
@@ -53,17 +56,21 @@ pub(super) fn change(call: &Call<'_>, change: Change) -> Result<String, Refusal>
             changed.push((id.clone(), before, instance.state(now)));
             if change == Change::Terminate {
                 for volume in state.volumes.values_mut() {
-                    if let Some(at) = volume.attachment.take_if(|at| at.instance == *id)
-                        && at.delete_on_termination
-                    {
-                        orphans.push(volume.id.clone());
+                    if let Some(at) = volume.attachment.take_if(|at| at.instance == *id) {
+                        orphans.push((volume.id.clone(), at));
                     }
                 }
             }
         }
     });
-    for id in orphans {
-        super::volumes::remove(call, &id)?;
+    for (id, at) in orphans {
+        if let Err(reason) = settle::disconnect(call.context, &id, &at) {
+            tracing::error!(volume = %id, reason, "a terminated access node's device stays");
+        }
+        settle::released(call.context, &id, &at);
+        if at.delete_on_termination {
+            super::volumes::remove(call, &id)?;
+        }
     }
     Ok(call.reply(|xml| {
         xml.list("instancesSet", changed, |xml, (id, before, after)| {
@@ -76,4 +83,18 @@ pub(super) fn change(call: &Call<'_>, change: Change) -> Result<String, Refusal>
             }
         });
     }))
+}
+
+/// An instance whose root volume was taken away does not start.
+fn check_root(call: &Call<'_>, id: &str) -> Result<(), Refusal> {
+    let state = call.context.world.read();
+    let instance = state.instance(call.account(), call.region, id)?;
+    let is_root = |at: &Attachment| at.instance == id && at.device == instance.root_device;
+    if state.volumes.values().any(|volume| volume.attachment.as_ref().is_some_and(is_root)) {
+        return Ok(());
+    }
+    Err(ec2_error(
+        "IncorrectState",
+        format!("Instance '{id}' does not have a volume attached at root ({})", instance.root_device),
+    ))
 }

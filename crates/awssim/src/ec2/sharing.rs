@@ -49,6 +49,9 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
     call.permit(&call.asked_of("snapshot", id, &snapshot.tags))?;
     Ok(call.reply(|xml| {
         xml.text("snapshotId", id);
+        if call.form.text("Attribute") == Some("productCodes") {
+            return super::codes::write(xml, &snapshot.marks);
+        }
         xml.list("createVolumePermission", &snapshot.shared_with, |xml, user| xml.text("userId", user));
     }))
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::filter::{Filters, one};
-use super::{Call, page, store_error, tags, time};
+use super::{Call, codes, page, store_error, tags, time};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::server::xml::Xml;
-use crate::world::{Snapshot, SnapshotStep, Volume, World, new_id};
+use crate::world::{Marks, Snapshot, SnapshotStep, Volume, World, new_id};
 
 /// Snapshots of one volume that may be pending at a time.
 const MAX_PENDING_PER_VOLUME: usize = 5;
@@ -79,9 +79,11 @@ pub(super) fn create_of_instance(call: &Call<'_>) -> Result<String, Refusal> {
 fn take(call: &Call<'_>, volumes: &[(Volume, BTreeMap<String, String>)]) -> Result<Vec<Snapshot>, Refusal> {
     let world = &call.context.world;
     let now = call.now_ms();
+    let outpost = call.form.text("OutpostArn").map(str::to_owned);
     {
         let state = world.read();
         for (volume, _) in volumes {
+            check_source(volume, outpost.as_ref(), now)?;
             let pending =
                 state.snapshots.values().filter(|one| one.volume == volume.id && one.state(now) == "pending");
             if pending.count() >= MAX_PENDING_PER_VOLUME {
@@ -111,6 +113,7 @@ fn take(call: &Call<'_>, volumes: &[(Volume, BTreeMap<String, String>)]) -> Resu
             ready_ms: now + World::STATE_DELAY_MS,
             step: SnapshotStep::Taken,
             shared_with: Vec::new(),
+            marks: Marks { outpost: outpost.clone(), ..codes::inherited(&volume.marks) },
         })
         .collect();
     let pairs: Vec<(&str, &str)> =
@@ -124,6 +127,21 @@ fn take(call: &Call<'_>, volumes: &[(Volume, BTreeMap<String, String>)]) -> Resu
     Ok(snapshots)
 }
 
+/// Whether a snapshot can be taken of this volume, in the region or, where one is named, on an Outpost.
+fn check_source(volume: &Volume, outpost: Option<&String>, now: u64) -> Result<(), Refusal> {
+    let state = volume.state(now);
+    if !matches!(state, "available" | "in-use") {
+        return Err(ec2_error("IncorrectState", format!("The volume '{}' is '{state}'.", volume.id)));
+    }
+    if outpost.is_some() && volume.marks.outpost.as_ref() != outpost {
+        return Err(ec2_error(
+            "InvalidParameterValue",
+            format!("The volume '{}' is not on the Outpost {}", volume.id, outpost.map_or("", |arn| arn)),
+        ));
+    }
+    Ok(())
+}
+
 fn write(xml: &mut Xml, snapshot: &Snapshot, now: u64, state_tag: &str) {
     let state = snapshot.state(now);
     xml.text("snapshotId", &snapshot.id);
@@ -133,12 +151,13 @@ fn write(xml: &mut Xml, snapshot: &Snapshot, now: u64, state_tag: &str) {
         xml.text("statusMessage", "The snapshot was not completed in time");
     }
     xml.text("startTime", time(snapshot.started_ms));
-    xml.text("progress", if state == "completed" { "100%" } else { "0%" });
+    xml.text("progress", format!("{}%", snapshot.progress(now)));
     xml.text("ownerId", &snapshot.account);
     xml.text("volumeSize", snapshot.size_gib);
     xml.text("description", &snapshot.description);
     xml.text("encrypted", snapshot.encrypted);
     xml.maybe("kmsKeyId", snapshot.kms_key.as_deref());
+    xml.maybe("outpostArn", snapshot.marks.outpost.as_deref());
     xml.text("storageTier", "standard");
     tags::write(xml, &snapshot.tags);
 }
@@ -167,6 +186,7 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
                 "snapshot-id" => one(&snapshot.id),
                 "volume-id" => one(&snapshot.volume),
                 "status" => one(snapshot.state(now)),
+                "progress" => one(format!("{}%", snapshot.progress(now))),
                 "owner-id" => one(&snapshot.account),
                 "volume-size" => one(snapshot.size_gib),
                 "description" => one(&snapshot.description),
@@ -219,6 +239,10 @@ pub(super) fn copy(call: &Call<'_>) -> Result<String, Refusal> {
     if source.state(now) != "completed" {
         return Err(ec2_error("IncorrectState", format!("The snapshot {id} is not completed")));
     }
+    if source.marks.outpost.is_some() {
+        let message = format!("The snapshot {id} is local to an Outpost and cannot be copied");
+        return Err(ec2_error("UnsupportedOperation", message));
+    }
     let encrypted = form.flag("Encrypted") || source.encrypted;
     let default_key = format!("arn:aws:kms:{}:{}:alias/aws/ebs", call.region, call.account());
     let copy = Snapshot {
@@ -231,13 +255,40 @@ pub(super) fn copy(call: &Call<'_>) -> Result<String, Refusal> {
         description: form.text("Description").unwrap_or_default().to_owned(),
         tags: tags::requested(form, "snapshot")?,
         started_ms: now,
-        ready_ms: now + World::STATE_DELAY_MS,
-        step: SnapshotStep::Taken,
+        ready_ms: now + call.context.faults.behaviour().copy_millis,
+        step: SnapshotStep::Copied,
         shared_with: Vec::new(),
+        marks: codes::inherited(&source.marks),
         size_gib: source.size_gib,
     };
     call.context.store.copy_snapshot(id, &copy.id).map_err(|error| store_error(&error))?;
     let new = copy.id.clone();
-    call.context.world.change(|state| state.snapshots.insert(copy.id.clone(), copy));
+    if let Err(refusal) = add_copy(call, copy, now) {
+        call.context.store.delete_snapshot(&new).map_err(|error| store_error(&error))?;
+        return Err(refusal);
+    }
     Ok(call.reply(|xml| xml.text("snapshotId", new)))
+}
+
+/// Puts the copy there, unless the account has as many under way in this region as it may have.
+fn add_copy(call: &Call<'_>, copy: Snapshot, now: u64) -> Result<(), Refusal> {
+    let most = call.context.faults.quotas().snapshot_copies;
+    call.context.world.change(|state| {
+        let is_under_way = |one: &&Snapshot| {
+            one.account == copy.account
+                && one.region == copy.region
+                && one.step == SnapshotStep::Copied
+                && one.state(now) == "pending"
+        };
+        if state.snapshots.values().filter(is_under_way).count() >= most {
+            return Err(ec2_error(
+                "ResourceLimitExceeded",
+                format!(
+                    "Too many snapshot copies in progress. The limit is {most} for this destination region."
+                ),
+            ));
+        }
+        state.snapshots.insert(copy.id.clone(), copy);
+        Ok(())
+    })
 }

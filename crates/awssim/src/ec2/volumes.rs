@@ -2,11 +2,11 @@
 
 use super::filter::{Filters, maybe, one};
 use super::mapping::{self, Performance};
-use super::{Call, page, store_error, tags, time};
+use super::{Call, codes, page, store_error, tags, time};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::server::xml::Xml;
-use crate::world::{Volume, World, new_id};
+use crate::world::{Marks, Volume, World, new_id};
 
 const GIB: u64 = 1 << 30;
 
@@ -20,6 +20,7 @@ pub(super) struct NewVolume {
     pub(super) encrypted: Option<bool>,
     pub(super) kms_key: Option<String>,
     pub(super) snapshot: Option<String>,
+    pub(super) outpost: Option<String>,
     pub(super) tags: std::collections::BTreeMap<String, String>,
 }
 
@@ -38,6 +39,7 @@ pub(super) fn create(call: &Call<'_>) -> Result<String, Refusal> {
         encrypted: form.maybe_flag("Encrypted"),
         kms_key: form.text("KmsKeyId").map(str::to_owned),
         snapshot: form.text("SnapshotId").map(str::to_owned),
+        outpost: form.text("OutpostArn").map(str::to_owned),
         tags: tags::requested(form, "volume")?,
     };
     call.permit(&call.asked(&format!("arn:aws:ec2:{}:{}:volume/*", call.region, call.account())))?;
@@ -69,6 +71,12 @@ pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
                 return Err(ec2_error(
                     "IncorrectState",
                     format!("Snapshot is in invalid state - {}", snapshot.state(now)),
+                ));
+            }
+            if snapshot.marks.outpost.is_some() && snapshot.marks.outpost != new.outpost {
+                return Err(ec2_error(
+                    "UnsupportedOperation",
+                    format!("The snapshot '{id}' is local to an Outpost; the volume must be on it"),
                 ));
             }
             Some(snapshot)
@@ -112,6 +120,10 @@ pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
         created_ms: now,
         ready_ms: now + World::STATE_DELAY_MS,
         attachment: None,
+        marks: Marks {
+            outpost: new.outpost,
+            ..source.as_ref().map(|snapshot| codes::inherited(&snapshot.marks)).unwrap_or_default()
+        },
     };
     let store = &call.context.store;
     match &new.snapshot {
@@ -123,33 +135,26 @@ pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
     Ok(volume)
 }
 
-const fn state(volume: &Volume, now: u64) -> &'static str {
-    match &volume.attachment {
-        Some(_) => "in-use",
-        None if now < volume.ready_ms => "creating",
-        None => "available",
-    }
-}
-
 /// The fields of a volume.
 fn write(xml: &mut Xml, volume: &Volume, now: u64) {
     xml.text("volumeId", &volume.id);
     xml.text("size", volume.size_gib);
     xml.text("snapshotId", volume.snapshot.as_deref().unwrap_or_default());
     xml.text("availabilityZone", &volume.zone);
-    xml.text("status", state(volume, now));
+    xml.text("status", volume.state(now));
     xml.text("createTime", time(volume.created_ms));
     xml.text("volumeType", &volume.kind);
     xml.maybe("iops", volume.iops);
     xml.maybe("throughput", volume.throughput);
     xml.text("encrypted", volume.encrypted);
     xml.maybe("kmsKeyId", volume.kms_key.as_deref());
+    xml.maybe("outpostArn", volume.marks.outpost.as_deref());
     xml.text("multiAttachEnabled", false);
     xml.list("attachmentSet", volume.attachment.iter(), |xml, attachment| {
         xml.text("volumeId", &volume.id);
         xml.text("instanceId", &attachment.instance);
         xml.text("device", &attachment.device);
-        xml.text("status", "attached");
+        xml.text("status", attachment.state(now));
         xml.text("attachTime", time(attachment.since_ms));
         xml.text("deleteOnTermination", attachment.delete_on_termination);
     });
@@ -175,7 +180,7 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
             let attachment = volume.attachment.as_ref();
             let passes = filters.pass(&volume.tags, |name| match name {
                 "volume-id" => one(&volume.id),
-                "status" => one(state(volume, now)),
+                "status" => one(volume.state(now)),
                 "availability-zone" => one(&volume.zone),
                 "size" => one(volume.size_gib),
                 "volume-type" => one(&volume.kind),
@@ -183,7 +188,7 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
                 "snapshot-id" => maybe(volume.snapshot.as_ref()),
                 "attachment.instance-id" => maybe(attachment.map(|at| &at.instance)),
                 "attachment.device" => maybe(attachment.map(|at| &at.device)),
-                "attachment.status" => Some(attachment.iter().map(|_| "attached".to_owned()).collect()),
+                "attachment.status" => Some(attachment.iter().map(|at| at.state(now).to_owned()).collect()),
                 _ => None,
             })?;
             if passes {

@@ -27,6 +27,10 @@ pub struct Quotas {
     pub start_complete_per_account: f64,
     /// Snapshots of an account in a region that are started and not completed.
     pub pending_snapshots: usize,
+    /// Copies of snapshots that an account may have under way in a destination region.
+    pub snapshot_copies: usize,
+    /// Volumes, network interfaces and instance store disks of an instance; what its type has when not given.
+    pub attachments_per_instance: Option<usize>,
     /// How many seconds' worth of requests may come at once after a pause. AWS publishes no figure.
     pub burst_seconds: f64,
 }
@@ -42,6 +46,8 @@ impl Default for Quotas {
             list_per_account: 50.0,
             start_complete_per_account: 10.0,
             pending_snapshots: 100,
+            snapshot_copies: 20,
+            attachments_per_instance: None,
             burst_seconds: 0.1,
         }
     }

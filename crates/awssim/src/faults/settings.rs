@@ -50,6 +50,8 @@ pub struct Behaviour {
     pub empty_page: f64,
     /// Milliseconds after StartSnapshot for which PutSnapshotBlock does not find the snapshot.
     pub start_visible_after_millis: u64,
+    /// Milliseconds for which a copy of a snapshot is pending.
+    pub copy_millis: u64,
     /// Seconds that a block's body may take to arrive.
     pub write_timeout_seconds: u64,
     /// Lifetime of a NextToken in seconds.
@@ -68,6 +70,7 @@ impl Default for Behaviour {
             short_page: 0.0,
             empty_page: 0.0,
             start_visible_after_millis: 0,
+            copy_millis: 5,
             write_timeout_seconds: 60,
             page_token_seconds: 3600,
             block_token_seconds: 7 * 24 * 3600,

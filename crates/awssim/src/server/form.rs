@@ -24,6 +24,11 @@ impl Form {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Whether a parameter is there, empty or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// A parameter that has to be there.
     pub(crate) fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.text(name).ok_or_else(|| {

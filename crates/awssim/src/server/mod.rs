@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::device::Devices;
 use crate::faults::body::ReplyBody;
 use crate::faults::{Call, Faults, Refusal};
 use crate::store::{BlockStore, StoreError};
@@ -54,6 +55,8 @@ pub struct Context {
     pub store: Arc<BlockStore>,
     /// Switches and counters.
     pub faults: Arc<Faults>,
+    /// Block devices of access nodes.
+    pub(crate) devices: Devices,
     keys: KeyCache,
 }
 
@@ -114,6 +117,9 @@ impl Running {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Err(error) = self.context.devices.clear() {
+            tracing::debug!(%error, "loop devices are not looked at");
+        }
         self.context.world.save();
     }
 }
@@ -139,7 +145,10 @@ impl Server {
         let path = config.data_dir.join("world.json");
         let world = World::open(path.clone(), Arc::clone(&faults))
             .map_err(|reason| StartError::World { path, reason })?;
-        let context = Arc::new(Context { world: Arc::new(world), store, faults, keys: KeyCache::default() });
+        let devices = Devices::open(&config.data_dir.join("blocks/volumes"));
+        let (world, keys) = (Arc::new(world), KeyCache::default());
+        let context = Arc::new(Context { world, store, faults, devices, keys });
+        ec2::resume_devices(&context);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;

@@ -262,6 +262,14 @@ impl BlockStore {
         Ok(())
     }
 
+    /// Brings a volume's file to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::VolumeNotFound`], I/O.
+    pub fn sync_volume(&self, volume_id: &str) -> Result<()> {
+        self.volume(volume_id)?.sync()
+    }
+
     /// Registers a snapshot whose content is computed.
     ///
     /// # Errors

@@ -200,6 +200,10 @@ impl Volume {
         Ok(extents)
     }
 
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(self.io("sync volume"))
+    }
+
     pub(super) fn set_external(&self, external: bool) {
         let mut tracking = self.lock();
         tracking.touched |= tracking.external || external;

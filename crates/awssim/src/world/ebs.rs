@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::identity::Caller;
 use super::policy::Asked;
-use super::resource::{Snapshot, SnapshotStep};
+use super::resource::{Marks, Snapshot, SnapshotStep};
 use super::{World, new_id};
 use crate::ebs::{Backend, EbsSnapshot, SnapshotState, Start, Started};
 use crate::faults::{Faults, Refusal};
@@ -50,6 +50,10 @@ impl Backend for Context {
             asked = asked.with(&format!("aws:ResourceTag/{key}"), value);
         }
         demand(caller, &asked)?;
+        if snapshot.marks.outpost.is_some() {
+            let message = format!("The snapshot '{id}' is a local snapshot on an Outpost.");
+            return Err(Refusal::new(400, "ValidationException", Some("INVALID_SNAPSHOT_ID"), message));
+        }
         let progress = match snapshot.state(now) {
             "completed" => SnapshotState::Completed,
             "pending" => SnapshotState::Pending,
@@ -120,6 +124,7 @@ impl Backend for Context {
                 ready_ms: now,
                 step: SnapshotStep::Started,
                 shared_with: Vec::new(),
+                marks: Marks::default(),
             };
             let answer = started(&snapshot);
             state.remember_token(&scope, token, &snapshot.id, &fingerprint);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::World;
-use super::resource::{Snapshot, SnapshotStep, Tags};
+use super::resource::{Marks, Snapshot, SnapshotStep, Tags};
 
 impl World {
     /// Ids of every live resource of an account, by kind; of all accounts when none is named.
@@ -52,6 +52,7 @@ impl World {
                 ready_ms: now,
                 step: SnapshotStep::Completed,
                 shared_with: Vec::new(),
+                marks: Marks::default(),
             };
             state.snapshots.insert(id.to_owned(), snapshot);
         });

@@ -1,6 +1,7 @@
 //! What exists: accounts with their users, roles and sessions, and their EC2 resources. One lock, held for moments
 //! and never over the copying of blocks; a JSON file keeps everything over restarts.
 
+mod declare;
 mod ebs;
 mod identity;
 mod inventory;
@@ -20,8 +21,10 @@ pub use identity::{AccessKey, Caller};
 pub(crate) use identity::{ActiveKey, Session, random_text};
 pub use place::Placed;
 pub(crate) use policy::Asked;
-pub use resource::{Attachment, Image, Instance, Interface, Mapping, Snapshot, SnapshotStep, Subnet, Volume};
-pub(crate) use state::{REGIONS, State};
+pub use resource::{
+    Attachment, Image, Instance, Interface, Mapping, Marks, Snapshot, SnapshotStep, Subnet, Volume,
+};
+pub(crate) use state::{KeyPair, REGIONS, State};
 
 /// Accounts and their resources.
 #[derive(Debug)]

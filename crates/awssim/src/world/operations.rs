@@ -54,6 +54,10 @@ impl Operations for Context {
         Ok(json!({ "arn": arn }))
     }
 
+    fn declare(&self, kind: &str, description: Value) -> Result<Value, String> {
+        self.world.declare(kind, description)
+    }
+
     fn register_snapshot(&self, new: &NewSynthetic) -> Result<String, String> {
         check_account(&new.account)?;
         let id = new.snapshot_id.clone().unwrap_or_else(|| new_id("snap"));

@@ -1,7 +1,7 @@
 //! Putting an instance with blank volumes into an account, as set-up for tests and demonstrations: no image is needed.
 
 use super::new_id;
-use super::resource::{Attachment, Instance, Interface, Tags, Volume};
+use super::resource::{Attachment, Instance, Interface, Marks, Tags, Volume};
 use crate::server::Context;
 use crate::store::StoreError;
 
@@ -63,7 +63,11 @@ impl Context {
                     device: if is_root { root.to_owned() } else { format!("/dev/sd{letter}") },
                     delete_on_termination: is_root,
                     since_ms: now,
+                    ready_ms: now,
+                    gone_ms: None,
+                    link: None,
                 }),
+                marks: Marks::default(),
             };
             self.store.create_volume(&volume.id, size_gib * GIB)?;
             volumes.push(volume);
@@ -116,6 +120,7 @@ impl Context {
                 launched_ms: now,
                 target: "running".to_owned(),
                 ready_ms: now,
+                marks: Marks::default(),
             };
             state.instances.insert(instance_id, instance);
         });

@@ -1,6 +1,7 @@
 //! EC2 resources, as much of each as a backup or a restore can see. Times are milliseconds since 1970.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,35 @@ pub struct Volume {
     pub ready_ms: u64,
     /// To what it is attached.
     pub attachment: Option<Attachment>,
+    /// What else it was marked with.
+    #[serde(default)]
+    pub marks: Marks,
+}
+
+impl Volume {
+    /// EC2's name of the state.
+    #[must_use]
+    pub const fn state(&self, now_ms: u64) -> &'static str {
+        match &self.attachment {
+            _ if self.marks.is_failed => "error",
+            Some(_) => "in-use",
+            None if now_ms < self.ready_ms => "creating",
+            None => "available",
+        }
+    }
+}
+
+/// What a volume, a snapshot or an instance has from outside the calls that are modelled: from an operator of the
+/// simulator, from the Marketplace, from an Outpost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Marks {
+    /// Marketplace product codes.
+    pub product_codes: Vec<String>,
+    /// ARN of the Outpost it is on.
+    pub outpost: Option<String>,
+    /// A volume in the state `error`.
+    pub is_failed: bool,
 }
 
 /// A volume's place on an instance.
@@ -53,6 +83,27 @@ pub struct Attachment {
     pub delete_on_termination: bool,
     /// When attached.
     pub since_ms: u64,
+    /// `attaching` until then.
+    #[serde(default)]
+    pub ready_ms: u64,
+    /// `detaching`, and gone then, or when nobody has the block device open any more.
+    #[serde(default)]
+    pub gone_ms: Option<u64>,
+    /// On an access node: the link to the block device on this machine.
+    #[serde(default)]
+    pub link: Option<PathBuf>,
+}
+
+impl Attachment {
+    /// EC2's name of the state.
+    #[must_use]
+    pub const fn state(&self, now_ms: u64) -> &'static str {
+        match self.gone_ms {
+            Some(_) => "detaching",
+            None if now_ms < self.ready_ms => "attaching",
+            None => "attached",
+        }
+    }
 }
 
 /// How far a snapshot has come, as it was told; time decides the rest.
@@ -60,6 +111,8 @@ pub struct Attachment {
 pub enum SnapshotStep {
     /// Taken from a volume: complete at `ready_ms`.
     Taken,
+    /// A copy: complete at `ready_ms`.
+    Copied,
     /// Started by StartSnapshot: pending until completed.
     Started,
     /// Completed by CompleteSnapshot.
@@ -97,6 +150,9 @@ pub struct Snapshot {
     pub step: SnapshotStep,
     /// Accounts it is shared with.
     pub shared_with: Vec<String>,
+    /// What else it was marked with.
+    #[serde(default)]
+    pub marks: Marks,
 }
 
 impl Snapshot {
@@ -104,9 +160,28 @@ impl Snapshot {
     #[must_use]
     pub const fn state(&self, now_ms: u64) -> &'static str {
         match self.step {
-            SnapshotStep::Taken | SnapshotStep::Completed if now_ms >= self.ready_ms => "completed",
-            SnapshotStep::Taken | SnapshotStep::Completed | SnapshotStep::Started => "pending",
+            SnapshotStep::Taken | SnapshotStep::Copied | SnapshotStep::Completed
+                if now_ms >= self.ready_ms =>
+            {
+                "completed"
+            }
+            SnapshotStep::Taken | SnapshotStep::Copied | SnapshotStep::Completed | SnapshotStep::Started => {
+                "pending"
+            }
             SnapshotStep::Failed => "error",
+        }
+    }
+
+    /// Percent done; nothing is known of one that a client writes until it is complete.
+    #[must_use]
+    pub fn progress(&self, now_ms: u64) -> u64 {
+        match (self.state(now_ms), self.step) {
+            ("completed", _) => 100,
+            (_, SnapshotStep::Taken | SnapshotStep::Copied) => {
+                let whole = self.ready_ms.saturating_sub(self.started_ms).max(1);
+                (now_ms.saturating_sub(self.started_ms).saturating_mul(100) / whole).min(99)
+            }
+            _ => 0,
         }
     }
 }
@@ -147,6 +222,12 @@ pub struct Image {
 pub struct Mapping {
     /// Device.
     pub device: String,
+    /// `ephemeral0` and so on: an instance store disk, no volume.
+    #[serde(default)]
+    pub virtual_name: Option<String>,
+    /// In a launch: what the image has at this device is left out.
+    #[serde(default)]
+    pub is_left_out: bool,
     /// Content.
     pub snapshot: Option<String>,
     /// GiB.
@@ -210,6 +291,9 @@ pub struct Instance {
     pub target: String,
     /// On its way until then.
     pub ready_ms: u64,
+    /// What else it was marked with.
+    #[serde(default)]
+    pub marks: Marks,
 }
 
 impl Instance {

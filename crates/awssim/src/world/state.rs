@@ -1,6 +1,7 @@
 //! The whole state, as it is written down.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub(crate) struct State {
     pub(crate) instances: BTreeMap<String, Instance>,
     pub(crate) subnets: BTreeMap<String, Subnet>,
     pub(crate) groups: BTreeMap<String, SecurityGroup>,
+    pub(crate) key_pairs: BTreeMap<String, KeyPair>,
+    /// Instances that this machine stands for → where their block devices appear.
+    pub(crate) access_nodes: BTreeMap<String, PathBuf>,
     /// `account/region/action/token` → what it made, and of what parameters.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
 }
@@ -47,6 +51,15 @@ pub(crate) struct SecurityGroup {
     pub(crate) account: String,
     pub(crate) region: String,
     pub(crate) vpc: String,
+    pub(crate) name: String,
+}
+
+/// A key pair; the key itself is nobody's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeyPair {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) region: String,
     pub(crate) name: String,
 }
 
