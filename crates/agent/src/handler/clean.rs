@@ -1,19 +1,27 @@
 //! Cleaning up after a task that failed for good or was cancelled.
 //!
-//! Runs twice: what is gone is gone. Dies at any step: the entries that are still open are the reaper's.
+//! Runs twice: what is gone is gone. Dies at any step: the entries that are still open are the reaper's. An exchange of
+//! volumes that was under way is taken back before anything is removed; while that fails, nothing is.
 
 use std::sync::Arc;
 
-use snapferry_aws::{SessionScope, ec2};
+use snapferry_aws::{Account, SessionScope, ec2};
 use snapferry_transfer::TransferError;
-use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind};
+use snapferry_types::VolumeId;
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
+use snapferry_types::spec::Operation;
 use tokio_util::sync::CancellationToken;
 
+use super::{restore_image, restore_in_place};
 use crate::context::TaskContext;
 
 /// Removes every open object of the task: instances first, then images, volumes and snapshots.
 pub(super) async fn run(context: &Arc<TaskContext>, stop: &CancellationToken) -> Result<(), TransferError> {
     context.abandon_session().await;
+    if let Operation::Restore(_) = &context.spec.operation {
+        restore_in_place::clean_up(context, stop).await?;
+        restore_image::clean_up(context).await?;
+    }
     let mut entries = context.ledger.open_entries().await;
     if entries.is_empty() {
         return Ok(());
@@ -59,7 +67,43 @@ pub(crate) async fn remove(
         if stop.is_cancelled() {
             return Err(TransferError::cancelled());
         }
+        let_go(&account, entry, id, stop).await?;
         ec2::remove_object(&account, entry.kind, id).await?;
     }
     context.ledger.moved(entry, LedgerState::Gone).await
+}
+
+/// Makes an object removable: a volume is taken off the instance it is attached to, and the volumes of an instance are
+/// made to go with it.
+async fn let_go(
+    account: &Account,
+    entry: &LedgerEntry,
+    id: &str,
+    stop: &CancellationToken,
+) -> Result<(), TransferError> {
+    match entry.kind {
+        ObjectKind::Volume => {
+            let Ok(volume) = id.parse::<VolumeId>() else { return Ok(()) };
+            if ec2::volume_state(account, &volume).await.is_ok_and(|state| state == "in-use") {
+                ec2::detach_volume(account, &volume, false).await?;
+                ec2::wait_volume_detached(account, &volume, stop).await?;
+            }
+            Ok(())
+        }
+        ObjectKind::Instance if entry.purpose == Purpose::RestoreResult => {
+            let Ok(instance) = id.parse() else { return Ok(()) };
+            // One that is gone, or has no volumes, needs nothing.
+            let Ok(described) = ec2::describe_instance(account, &instance).await else { return Ok(()) };
+            let stays = described.config.volumes.into_iter().filter(|one| !one.delete_on_termination);
+            let devices: Vec<(String, bool)> = stays.map(|one| (one.device_name, true)).collect();
+            ec2::modify_delete_on_termination(account, &instance, &devices).await?;
+            Ok(())
+        }
+        ObjectKind::Instance
+        | ObjectKind::Snapshot
+        | ObjectKind::Image
+        | ObjectKind::Share
+        | ObjectKind::ImportTask
+        | ObjectKind::S3Object => Ok(()),
+    }
 }
