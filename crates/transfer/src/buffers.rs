@@ -1,11 +1,21 @@
 //! Buffers of a block's size that are used again. The allocator gives half a MiB back to the system on each free,
-//! and its pages are faulted in and zeroed again on the next block: a quarter of a backup's time.
+//! and its pages are faulted in and zeroed again on the next block: a quarter of a backup's time. Each begins at a
+//! multiple of [`ALIGNMENT`], so that a device takes it without a copy.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::record::MAX_RECORD_BYTES;
+
+/// Direct I/O wants its memory at a multiple of this many bytes; no device in use wants more.
+pub const ALIGNMENT: usize = 4_096;
+
+/// Whether direct I/O can use these bytes as they lie.
+#[must_use]
+pub fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().align_offset(ALIGNMENT) == 0
+}
 
 /// Buffers that wait for their next use; clones share them.
 #[derive(Clone)]
@@ -21,6 +31,7 @@ struct Home {
 /// A buffer in use, of up to a sealed block's size. Dropped, also as [`Bytes`], it waits for its next use.
 pub struct BlockBuffer {
     bytes: Vec<u8>,
+    start: usize,
     len: usize,
     home: Arc<Home>,
 }
@@ -38,7 +49,7 @@ impl Home {
 }
 
 impl BlockBuffers {
-    /// Keeps at most `max_free` idle buffers of 513 KiB.
+    /// Keeps at most `max_free` idle buffers of 517 KiB.
     #[must_use]
     pub fn new(max_free: usize) -> Self {
         Self { home: Arc::new(Home { free: Mutex::new(Vec::with_capacity(max_free)), max_free }) }
@@ -48,15 +59,16 @@ impl BlockBuffers {
     #[must_use]
     pub fn take(&self, len: usize) -> BlockBuffer {
         let kept = self.home.free().pop();
-        let bytes = kept.unwrap_or_else(|| vec![0; MAX_RECORD_BYTES]);
-        BlockBuffer { len: len.min(bytes.len()), bytes, home: Arc::clone(&self.home) }
+        let bytes = kept.unwrap_or_else(|| vec![0; MAX_RECORD_BYTES + ALIGNMENT]);
+        let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        BlockBuffer { start, len: len.min(MAX_RECORD_BYTES), bytes, home: Arc::clone(&self.home) }
     }
 }
 
 impl BlockBuffer {
     /// The bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(..self.len).unwrap_or_default()
+        self.bytes.get_mut(self.start..self.start + self.len).unwrap_or_default()
     }
 
     /// The bytes, to be shared.
@@ -68,7 +80,7 @@ impl BlockBuffer {
 
 impl AsRef<[u8]> for BlockBuffer {
     fn as_ref(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        self.bytes.get(self.start..self.start + self.len).unwrap_or_default()
     }
 }
 
@@ -89,6 +101,7 @@ mod tests {
     fn a_dropped_buffer_is_used_again_and_no_more_are_kept_than_allowed() {
         let buffers = BlockBuffers::new(1);
         let mut first = buffers.take(4);
+        assert!(is_aligned(first.as_ref()));
         first.as_mut_slice().copy_from_slice(b"abcd");
         let shared = first.freeze();
         let (clone, second) = (shared.clone(), buffers.take(2));

@@ -56,7 +56,7 @@ pub async fn check_block_source(source: Arc<dyn BlockSource>, from_block: u32) {
 }
 
 /// A fresh target of at least 16 blocks. Its content is to be compared by the caller: data in block 3, zeroes in
-/// block 5, both written twice.
+/// block 5, both written twice; and where it needs holes, zeroes in blocks 8 to 15.
 ///
 /// # Panics
 /// A promise is broken.
@@ -77,6 +77,18 @@ pub async fn check_block_target(target: Arc<dyn BlockTarget>) {
     }
     let past = block(target.n_blocks(), seeded_block(1));
     assert!(target.write(&past).await.is_err(), "a block past the end is refused");
+    let needs = target.needs();
+    assert_eq!(needs, target.needs(), "what a target needs does not change");
+    if needs.holes {
+        for _ in 0..2 {
+            target.write_hole_range(BlockIndex(8), 8).await.expect("holes are written, also twice");
+        }
+        let last = BlockIndex(target.n_blocks() - 1);
+        assert!(target.write_hole_range(last, 2).await.is_err(), "holes past the end are refused");
+    }
+    if needs.persist {
+        target.persist().await.expect("what was written is made to last");
+    }
     let digests = [data.sha256.0, zero.sha256.0].concat();
     target.complete(2, sha256(&digests)).await.expect("the target completes");
 }

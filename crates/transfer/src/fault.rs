@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use snapferry_types::{ChunkId, Sha256Digest};
+use snapferry_types::{BlockIndex, ChunkId, Sha256Digest};
 
 use crate::block::{Block, Leaf, ListedBlock};
 use crate::budget::BudgetPermit;
 use crate::error::{ErrorClass, TransferError};
-use crate::sink::{BlockTarget, ChunkSink, SealedChunk};
+use crate::sink::{BlockTarget, ChunkSink, SealedChunk, TargetNeeds};
 use crate::source::{BlockListing, BlockSource, ChunkSource};
 
 /// What happens to a call.
@@ -192,6 +192,10 @@ impl<S: BlockTarget + ?Sized> BlockTarget for Faulty<S> {
         self.inner.wanted_writes()
     }
 
+    fn needs(&self) -> TargetNeeds {
+        self.inner.needs()
+    }
+
     async fn write(&self, block: &Block) -> Result<(), TransferError> {
         let (corrupt, error) = self.plan.before("write").await?;
         if corrupt {
@@ -201,6 +205,18 @@ impl<S: BlockTarget + ?Sized> BlockTarget for Faulty<S> {
         } else {
             self.inner.write(block).await?;
         }
+        after((), error)
+    }
+
+    async fn write_hole_range(&self, first: BlockIndex, n_blocks: u32) -> Result<(), TransferError> {
+        let (_, error) = self.plan.before("write_hole_range").await?;
+        self.inner.write_hole_range(first, n_blocks).await?;
+        after((), error)
+    }
+
+    async fn persist(&self) -> Result<(), TransferError> {
+        let (_, error) = self.plan.before("persist").await?;
+        self.inner.persist().await?;
         after((), error)
     }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use snapferry_types::{ChunkId, Sha256Digest};
+use snapferry_types::{BlockIndex, ChunkId, Sha256Digest};
 
 use crate::block::{Block, Leaf};
 use crate::error::TransferError;
@@ -50,6 +50,29 @@ pub trait ChunkSink: Send + Sync {
     async fn flush(&self) -> Result<(), TransferError>;
 }
 
+/// Most blocks of one [`BlockTarget::write_hole_range`]: 1 GiB, so that a stop is seen soon.
+pub const MAX_HOLE_BLOCKS: u32 = 2_048;
+
+/// What a target needs of who writes it, beyond the blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetNeeds {
+    /// Old data lies on it: what the source has no block of is handed to [`BlockTarget::write_hole_range`].
+    pub holes: bool,
+    /// Its `complete` checks number and aggregate over the whole volume, so they must be known also of blocks that
+    /// an earlier attempt wrote.
+    pub aggregate: bool,
+    /// A power loss takes written blocks away until [`BlockTarget::persist`] has returned: a high-water mark waits
+    /// for it.
+    pub persist: bool,
+}
+
+impl Default for TargetNeeds {
+    /// As EBS: new snapshots are blank, the aggregate is checked, and what was taken is durable.
+    fn default() -> Self {
+        Self { holes: false, aggregate: true, persist: false }
+    }
+}
+
 /// What a restore writes: a snapshot being made, a file, a device.
 #[async_trait]
 pub trait BlockTarget: Send + Sync {
@@ -59,13 +82,36 @@ pub trait BlockTarget: Send + Sync {
     /// How many writes in flight the target wants now.
     fn wanted_writes(&self) -> usize;
 
+    /// What else it needs; the same in each call.
+    fn needs(&self) -> TargetNeeds {
+        TargetNeeds::default()
+    }
+
     /// Writes a block; its `sha256` is known and goes out with it. Repeating it is harmless.
     ///
     /// # Errors
     /// [`TransferError`] after its own retries.
     async fn write(&self, block: &Block) -> Result<(), TransferError>;
 
-    /// Ends the target: `n_written` blocks, whose SHA-256s in ascending order hash to `aggregate`.
+    /// Makes `n_blocks` (at most [`MAX_HOLE_BLOCKS`]) from `first` on read as zeroes: the source has none of them.
+    /// Called only where [`TargetNeeds::holes`] is; others were made blank. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`TransferError`] after its own retries.
+    async fn write_hole_range(&self, _first: BlockIndex, _n_blocks: u32) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    /// Returns when everything written so far survives a power loss. Called only where [`TargetNeeds::persist`] is.
+    ///
+    /// # Errors
+    /// [`TransferError`]; what was written since the last success counts as lost.
+    async fn persist(&self) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    /// Ends the target: `n_written` blocks, whose SHA-256s in ascending order hash to `aggregate`. Where
+    /// [`TargetNeeds::aggregate`] is not, they may leave out what earlier attempts wrote.
     ///
     /// # Errors
     /// [`TransferError`]; the target is not usable then.

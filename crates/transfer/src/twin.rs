@@ -22,7 +22,7 @@ use crate::source::{BaseLeaves, BlockListing, BlockSource, ChunkSource};
 /// A volume in memory: what a backup reads and a restore writes.
 #[derive(Debug, Default)]
 pub struct MemoryVolume {
-    n_blocks: u32,
+    pub(crate) n_blocks: u32,
     in_flight: usize,
     blocks: Mutex<BTreeMap<u32, Bytes>>,
     changes: Option<BTreeMap<u32, bool>>,

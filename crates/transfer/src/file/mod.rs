@@ -1,7 +1,7 @@
 //! A raw disk image, or a block device, as source and target. The bytes of the image are the bytes of the volume;
 //! what the file system knows to be a hole is a hole. A device has no holes.
 
-mod os;
+pub(crate) mod os;
 mod source;
 mod target;
 #[cfg(test)]
@@ -18,7 +18,7 @@ pub use target::FileTarget;
 /// Reads or writes at once: enough to keep a disk busy.
 const IN_FLIGHT: usize = 16;
 
-fn failed(doing: &str, path: &Path, cause: &io::Error) -> TransferError {
+pub(crate) fn failed(doing: &str, path: &Path, cause: &io::Error) -> TransferError {
     let class = match cause.kind() {
         io::ErrorKind::NotFound => ErrorClass::NotFound,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorClass::AccessDenied,
@@ -30,7 +30,7 @@ fn failed(doing: &str, path: &Path, cause: &io::Error) -> TransferError {
 }
 
 /// Runs a disk call on a blocking thread; the number at once is bounded by who calls.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
     let died = |cause| TransferError::new(ErrorClass::Internal, format!("a disk call died: {cause}"));

@@ -11,7 +11,7 @@ use snapferry_types::{BLOCK_SIZE, Sha256Digest, ZERO_BLOCK_SHA256};
 use super::{IN_FLIGHT, blocking, failed, os};
 use crate::block::Block;
 use crate::error::{ErrorClass, TransferError};
-use crate::sink::BlockTarget;
+use crate::sink::{BlockTarget, TargetNeeds};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Blanking goes on in steps of this many bytes.
@@ -23,9 +23,19 @@ pub struct FileTarget {
     file: Arc<File>,
     path: PathBuf,
     n_blocks: u32,
-    /// What is not written reads as zeroes, so zero blocks need no writing.
-    is_blank: bool,
+    zeroes: Zeroes,
     syncs: bool,
+}
+
+/// How a block of zeroes is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Zeroes {
+    /// What is not written reads as zeroes: not at all.
+    Left,
+    /// What is not written reads as zeroes, but an earlier attempt may have written: as a hole.
+    Punched,
+    /// Old data may lie there: as any block.
+    Written,
 }
 
 impl FileTarget {
@@ -37,7 +47,23 @@ impl FileTarget {
         let path = path.into();
         let file = File::create(&path).map_err(|cause| failed("create", &path, &cause))?;
         file.set_len(u64::from(n_blocks) * BLOCK).map_err(|cause| failed("make room for", &path, &cause))?;
-        Ok(Self { file: Arc::new(file), path, n_blocks, is_blank: true, syncs: true })
+        Ok(Self { file: Arc::new(file), path, n_blocks, zeroes: Zeroes::Left, syncs: true })
+    }
+
+    /// As [`create`](Self::create), but a file of the right size is gone on with: it is the unfinished image of an
+    /// earlier attempt. Also says whether it was.
+    ///
+    /// # Errors
+    /// The file cannot be made that large.
+    pub fn create_or_resume(path: impl Into<PathBuf>, n_blocks: u32) -> Result<(Self, bool), TransferError> {
+        let path = path.into();
+        let found = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
+        if found.is_none_or(|found| found.len() != u64::from(n_blocks) * BLOCK) {
+            return Ok((Self::create(path, n_blocks)?, false));
+        }
+        let file = OpenOptions::new().write(true).open(&path);
+        let file = file.map_err(|cause| failed("open", &path, &cause))?;
+        Ok((Self { file: Arc::new(file), path, n_blocks, zeroes: Zeroes::Punched, syncs: true }, true))
     }
 
     /// An existing device or image, written over: zero blocks are written, holes keep what lies there. A first
@@ -54,7 +80,7 @@ impl FileTarget {
             let message = format!("{} has {len} bytes, more than a volume can", path.display());
             TransferError::new(ErrorClass::Invalid, message)
         })?;
-        Ok(Self { file: Arc::new(file), path, n_blocks, is_blank: false, syncs: true })
+        Ok(Self { file: Arc::new(file), path, n_blocks, zeroes: Zeroes::Written, syncs: true })
     }
 
     /// Leaves it to the system when the bytes reach the disk, as for a measurement.
@@ -79,8 +105,15 @@ impl FileTarget {
             .await?;
             offset += step;
         }
-        self.is_blank = true;
+        self.zeroes = Zeroes::Left;
         Ok(())
+    }
+}
+
+impl FileTarget {
+    async fn sync(&self) -> Result<(), TransferError> {
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        blocking(move || file.sync_all().map_err(|cause| failed("sync", &path, &cause))).await
     }
 }
 
@@ -105,6 +138,10 @@ impl BlockTarget for FileTarget {
         IN_FLIGHT
     }
 
+    fn needs(&self) -> TargetNeeds {
+        TargetNeeds { holes: false, aggregate: false, persist: self.syncs }
+    }
+
     async fn write(&self, block: &Block) -> Result<(), TransferError> {
         let index = block.index;
         if index.0 >= self.n_blocks || block.data.len() != BLOCK_SIZE {
@@ -116,22 +153,28 @@ impl BlockTarget for FileTarget {
             );
             return Err(TransferError::new(ErrorClass::Invalid, message));
         }
-        if self.is_blank && block.sha256 == ZERO_BLOCK_SHA256 {
+        let is_zero = block.sha256 == ZERO_BLOCK_SHA256;
+        if is_zero && self.zeroes == Zeroes::Left {
             return Ok(());
         }
+        let punches = is_zero && self.zeroes == Zeroes::Punched;
         let (file, path, data) = (Arc::clone(&self.file), self.path.clone(), block.data.clone());
         blocking(move || {
-            os::write_all_at(&file, &data, index.byte_offset())
-                .map_err(|cause| failed("write", &path, &cause).context(format!("block {index}")))
+            let offset = index.byte_offset();
+            let written = match if punches { os::punch(&file, offset, BLOCK) } else { Ok(false) } {
+                Ok(false) => os::write_all_at(&file, &data, offset),
+                punched => punched.map(|_| ()),
+            };
+            written.map_err(|cause| failed("write", &path, &cause).context(format!("block {index}")))
         })
         .await
     }
 
+    async fn persist(&self) -> Result<(), TransferError> {
+        self.sync().await
+    }
+
     async fn complete(&self, _n_written: u32, _aggregate: Sha256Digest) -> Result<(), TransferError> {
-        if !self.syncs {
-            return Ok(());
-        }
-        let (file, path) = (Arc::clone(&self.file), self.path.clone());
-        blocking(move || file.sync_all().map_err(|cause| failed("sync", &path, &cause))).await
+        if self.syncs { self.sync().await } else { Ok(()) }
     }
 }

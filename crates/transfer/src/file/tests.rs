@@ -72,6 +72,24 @@ async fn a_file_keeps_the_promises_of_a_target() {
     check_block_target(Arc::new(FileTarget::create(folder.path().join("image"), 64).unwrap())).await;
 }
 
+#[tokio::test]
+async fn an_unfinished_image_of_the_right_size_is_gone_on_with_and_any_other_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    std::fs::write(&path, vec![0xFF; 64 << 19]).unwrap();
+    let (target, is_resumed) = FileTarget::create_or_resume(&path, 64).unwrap();
+    assert!(is_resumed);
+    check_block_target(Arc::new(target)).await;
+    let bytes = std::fs::read(&path).unwrap();
+    let block = |index: usize| &bytes[index << 19..(index + 1) << 19];
+    assert!(block(3) == seeded_block(3));
+    assert!(block(5) == zero_block(), "what an earlier attempt wrote there is gone");
+    assert!(block(6).iter().all(|byte| *byte == 0xFF));
+    let (_, is_resumed) = FileTarget::create_or_resume(&path, 63).unwrap();
+    assert!(!is_resumed);
+    assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
+}
+
 #[test]
 fn a_path_that_does_not_exist_is_named() {
     let error = FileSource::open("/nonexistent/disk.img").unwrap_err();

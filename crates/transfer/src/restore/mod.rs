@@ -1,11 +1,13 @@
 //! Restores a volume: leaves stream in, each chunk they name is fetched, opened and checked once, and written to
-//! every block that holds it. Zero blocks are written as zeroes; holes are left alone.
+//! every block that holds it. Zero blocks are written as zeroes; holes are left alone, unless the target needs them
+//! (see [`TargetNeeds`](crate::sink::TargetNeeds)): then ranges of them are handed to it, up to its own end.
 //!
 //! One task owns the state; fetches, openings and writes are tasks that it owns. Memory is the byte budget plus
 //! what names the blocks of a bounded number of open leaves.
 
 mod cache;
 mod fetch;
+mod holes;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -56,7 +58,8 @@ pub struct RestoreSummary {
 }
 
 /// Writes `source` to `target` and completes it. Leaves before `resume_from_leaf` are only listed, for the
-/// aggregate. `checkpoint` is told the high-water mark whenever it rises: all leaves below it are wholly written.
+/// aggregate. `checkpoint` is told the high-water mark whenever it rises: all leaves below it are wholly written, and persisted where the
+/// target needs that.
 ///
 /// # Errors
 /// The first [`TransferError`] of any part: `Corrupt` when a chunk does not open to what the manifest says,

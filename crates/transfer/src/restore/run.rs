@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tracing::Instrument;
 
 use super::cache::{CachedBudget, PlainChunk};
 use super::fetch::{Fetched, fetch};
+use super::holes::{HoleFinder, first_of};
 use super::{
     FETCHED_AHEAD, GOOD_FETCH, MAX_FETCH, MAX_FETCHES, MAX_OPEN_LEAVES, MAX_WAITING_WRITES, RestoreSummary,
 };
@@ -54,6 +56,18 @@ struct Write {
     permit: Option<Arc<BudgetPermit>>,
 }
 
+/// What waits to be written.
+enum ToWrite {
+    Block(Write),
+    Holes(Range<u32>),
+}
+
+/// What was written.
+enum Written {
+    Block(BlockIndex),
+    Holes(BlockIndex),
+}
+
 /// A restore under way.
 pub(super) struct Run {
     parts: Parts,
@@ -61,6 +75,9 @@ pub(super) struct Run {
     zeroes: Bytes,
     resume_from_leaf: u32,
     leaves: Option<BoxStream<'static, Result<Leaf, TransferError>>>,
+    /// A leaf that came and waits for room, or for the holes before it.
+    ahead: Option<Leaf>,
+    holes: HoleFinder,
     last_leaf: Option<u32>,
     aggregate: Aggregate,
     /// Blocks that each open leaf still waits for.
@@ -71,8 +88,10 @@ pub(super) struct Run {
     fetched_in: mpsc::Sender<Fetched>,
     fetched: mpsc::Receiver<Fetched>,
     openings: Tasks<(ChunkId, PlainChunk)>,
-    to_write: VecDeque<Write>,
-    writes: Tasks<BlockIndex>,
+    to_write: VecDeque<ToWrite>,
+    writes: Tasks<Written>,
+    /// At most one, of the high-water mark it will allow.
+    persists: Tasks<u32>,
     high_water: u32,
     n_written_now: u64,
     n_zero: u64,
@@ -88,6 +107,8 @@ impl Run {
             zeroes: Bytes::from(vec![0; BLOCK_SIZE]),
             resume_from_leaf,
             leaves: Some(Arc::clone(&parts.source).leaves(0)),
+            ahead: None,
+            holes: HoleFinder::new(parts.target.needs().holes, parts.target.n_blocks(), resume_from_leaf),
             last_leaf: None,
             aggregate: Aggregate::new(),
             open: BTreeMap::new(),
@@ -99,6 +120,7 @@ impl Run {
             openings: JoinSet::new(),
             to_write: VecDeque::new(),
             writes: JoinSet::new(),
+            persists: JoinSet::new(),
             high_water: resume_from_leaf,
             n_written_now: 0,
             n_zero: 0,
@@ -127,6 +149,7 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<(), TransferError> {
         loop {
+            self.take_leaf()?;
             self.start_fetches();
             self.start_writes();
             self.raise_high_water(checkpoint);
@@ -140,9 +163,10 @@ impl Run {
             tokio::select! {
                 () = stop.cancelled() => return Err(TransferError::cancelled()),
                 Some(written) = self.writes.join_next() => {
-                    let index = joined(written)?;
-                    self.on_written(index);
+                    let written = joined(written)?;
+                    self.on_written(&written);
                 }
+                Some(reached) = self.persists.join_next() => self.mark(joined(reached)?, checkpoint),
                 Some(opened) = self.openings.join_next() => {
                     let (id, chunk) = joined(opened)?;
                     self.on_opened(id, &chunk);
@@ -152,7 +176,7 @@ impl Run {
                     self.on_fetched(chunk.id, chunk.sealed, permit)?;
                 }
                 leaf = next(leaves), if wants_leaf => match leaf {
-                    Some(leaf) => self.on_leaf(leaf?)?,
+                    Some(leaf) => self.ahead = Some(leaf?),
                     None => self.leaves = None,
                 },
             }
@@ -165,6 +189,7 @@ impl Run {
         self.fetches.shutdown().await;
         self.openings.shutdown().await;
         self.writes.shutdown().await;
+        self.persists.shutdown().await;
         self.fetched.close();
         while self.fetched.recv().await.is_some() {}
         self.to_write.clear();
@@ -177,21 +202,53 @@ impl Run {
     }
 
     fn wants_leaf(&self) -> bool {
-        self.leaves.is_some()
-            && self.to_fetch.len() < MAX_FETCH
+        self.leaves.is_some() && self.ahead.is_none() && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.to_fetch.len() < MAX_FETCH
             && self.to_write.len() < MAX_WAITING_WRITES
             && self.open.len() < MAX_OPEN_LEAVES
     }
 
+    /// No further leaf and no further hole comes.
+    fn is_listed(&self) -> bool {
+        self.leaves.is_none() && self.ahead.is_none() && self.holes.is_done()
+    }
+
     fn is_done(&self) -> bool {
-        self.leaves.is_none()
+        self.is_listed()
             && self.open.is_empty()
             && self.wanted.is_empty()
             && self.fetches.is_empty()
             && self.writes.is_empty()
+            && self.persists.is_empty()
     }
 
-    fn on_leaf(&mut self, leaf: Leaf) -> Result<(), TransferError> {
+    /// Opens what came, the holes before it first, as far as there is room.
+    fn take_leaf(&mut self) -> Result<(), TransferError> {
+        while self.has_room() {
+            let end_leaf = match &self.ahead {
+                Some(leaf) => leaf.index,
+                None if self.leaves.is_none() => self.holes.end_leaf(),
+                None => return Ok(()),
+            };
+            if let Some(gap) = self.holes.next_gap(end_leaf) {
+                self.want_holes(gap);
+                continue;
+            }
+            let Some(leaf) = self.ahead.take() else { return Ok(()) };
+            self.on_leaf(&leaf)?;
+        }
+        Ok(())
+    }
+
+    fn want_holes(&mut self, range: Range<u32>) {
+        *self.open.entry(first_of(&range).leaf()).or_default() += 1;
+        self.to_write.push_back(ToWrite::Holes(range));
+    }
+
+    fn on_leaf(&mut self, leaf: &Leaf) -> Result<(), TransferError> {
         let n_blocks = self.parts.source.n_blocks();
         if self.last_leaf.is_some_and(|last| last >= leaf.index) || leaf.entries.len() != LEAF_BLOCKS as usize
         {
@@ -219,6 +276,9 @@ impl Run {
         if n_open > 0 {
             self.open.insert(leaf.index, n_open);
         }
+        for run in self.holes.in_leaf(leaf) {
+            self.want_holes(run);
+        }
         self.parts.progress.reach(u64::from(leaf.index) * u64::from(LEAF_BLOCKS));
         Ok(())
     }
@@ -226,7 +286,7 @@ impl Run {
     fn want(&mut self, index: BlockIndex, state: BlockState, sha256: Sha256Digest) {
         if state == BlockState::Zero {
             let data = self.zeroes.clone();
-            self.to_write.push_back(Write { index, data, sha256, permit: None });
+            self.to_write.push_back(ToWrite::Block(Write { index, data, sha256, permit: None }));
             return;
         }
         let id = self.parts.sealer.chunk_id(&sha256);
@@ -237,7 +297,12 @@ impl Run {
             }
             Entry::Vacant(place) => match self.budget.get(&id) {
                 Some(PlainChunk { data, permit }) => {
-                    self.to_write.push_back(Write { index, data, sha256, permit: Some(permit) });
+                    self.to_write.push_back(ToWrite::Block(Write {
+                        index,
+                        data,
+                        sha256,
+                        permit: Some(permit),
+                    }));
                     self.parts.progress.add_deduplicated(1);
                 }
                 None => {
@@ -281,15 +346,21 @@ impl Run {
         let Some(Wanted { sha256, blocks }) = self.wanted.remove(&id) else { return };
         for index in blocks {
             let PlainChunk { data, permit } = chunk.clone();
-            self.to_write.push_back(Write { index, data, sha256, permit: Some(permit) });
+            self.to_write.push_back(ToWrite::Block(Write { index, data, sha256, permit: Some(permit) }));
         }
         self.budget.keep(id, chunk);
     }
 
-    fn on_written(&mut self, index: BlockIndex) {
-        self.n_written_now += 1;
-        self.parts.progress.add_done(1);
-        self.parts.progress.add_written(BLOCK_SIZE as u64);
+    fn on_written(&mut self, written: &Written) {
+        let index = match written {
+            Written::Block(index) => {
+                self.n_written_now += 1;
+                self.parts.progress.add_done(1);
+                self.parts.progress.add_written(BLOCK_SIZE as u64);
+                index
+            }
+            Written::Holes(first) => first,
+        };
         if let Some(n_open) = self.open.get_mut(&index.leaf()) {
             *n_open = n_open.saturating_sub(1);
             if *n_open == 0 {
@@ -313,31 +384,57 @@ impl Run {
 
     fn start_writes(&mut self) {
         while self.writes.len() < self.wanted_writes() {
-            let Some(Write { index, data, sha256, permit }) = self.to_write.pop_front() else { return };
-            if sha256 == ZERO_BLOCK_SHA256 {
-                self.n_zero += 1;
-                self.parts.progress.add_zero(1);
-            }
+            let Some(next) = self.to_write.pop_front() else { return };
             let target = Arc::clone(&self.parts.target);
-            let write = async move {
-                target.write(&Block { index, data, sha256, permit: BudgetPermit::free() }).await?;
-                drop(permit);
-                Ok(index)
-            };
-            self.writes.spawn(write.in_current_span());
+            match next {
+                ToWrite::Holes(range) => {
+                    let write = async move {
+                        let first = first_of(&range);
+                        target.write_hole_range(first, range.end - range.start).await?;
+                        Ok(Written::Holes(first))
+                    };
+                    self.writes.spawn(write.in_current_span());
+                }
+                ToWrite::Block(Write { index, data, sha256, permit }) => {
+                    if sha256 == ZERO_BLOCK_SHA256 {
+                        self.n_zero += 1;
+                        self.parts.progress.add_zero(1);
+                    }
+                    let write = async move {
+                        target.write(&Block { index, data, sha256, permit: BudgetPermit::free() }).await?;
+                        drop(permit);
+                        Ok(Written::Block(index))
+                    };
+                    self.writes.spawn(write.in_current_span());
+                }
+            }
         }
     }
 
     fn raise_high_water(&mut self, checkpoint: &mut (dyn FnMut(u32) + Send)) {
-        let reached = match (self.open.keys().next(), self.leaves.is_some()) {
-            (Some(first_open), _) => *first_open,
-            (None, true) => self.last_leaf.map_or(0, |last| last.saturating_add(1)),
-            (None, false) => leaves_in(self.parts.source.n_blocks()),
+        let reached = match self.open.keys().next() {
+            Some(first_open) => *first_open,
+            None if self.is_listed() => leaves_in(self.parts.source.n_blocks()),
+            None => self.holes.next_leaf(),
         };
-        if reached > self.high_water {
-            self.high_water = reached;
-            self.parts.progress.reach(u64::from(reached) * u64::from(LEAF_BLOCKS));
-            checkpoint(reached);
+        if reached <= self.high_water || !self.persists.is_empty() {
+            return;
         }
+        if !self.parts.target.needs().persist {
+            self.mark(reached, checkpoint);
+            return;
+        }
+        let target = Arc::clone(&self.parts.target);
+        let persist = async move {
+            target.persist().await?;
+            Ok(reached)
+        };
+        self.persists.spawn(persist.in_current_span());
+    }
+
+    fn mark(&mut self, reached: u32, checkpoint: &mut (dyn FnMut(u32) + Send)) {
+        self.high_water = reached;
+        self.parts.progress.reach(u64::from(reached) * u64::from(LEAF_BLOCKS));
+        checkpoint(reached);
     }
 }

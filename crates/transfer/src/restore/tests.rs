@@ -1,18 +1,22 @@
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{RestoreSummary, restore_volume};
 use crate::backup::back_up_volume;
+use crate::block::Block;
 use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
 use crate::fault::{Fault, FaultPlan, Faulty, When};
 use crate::pool::WorkPool;
 use crate::seal::Sealer;
-use crate::sink::BlockTarget;
+use crate::sink::{BlockTarget, MAX_HOLE_BLOCKS, TargetNeeds};
 use crate::source::ChunkSource;
 use crate::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block, zero_block};
 use snapferry_types::tenancy::TenantKeys;
+use snapferry_types::{BlockIndex, Sha256Digest};
 
 const N_BLOCKS: u32 = 5_000;
 
@@ -178,4 +182,113 @@ async fn a_stop_ends_hanging_chunks_and_writes() {
     }
     stop.cancel();
     assert_eq!(restore.await.unwrap().unwrap_err().class, ErrorClass::Cancelled);
+}
+
+/// A target full of old data: what a block became, and how often `persist` was called.
+#[derive(Default)]
+struct Used {
+    n_blocks: u32,
+    now: Mutex<BTreeMap<u32, Option<Bytes>>>,
+    n_persists: Mutex<u32>,
+}
+
+#[async_trait::async_trait]
+impl BlockTarget for Used {
+    fn n_blocks(&self) -> u32 {
+        self.n_blocks
+    }
+
+    fn wanted_writes(&self) -> usize {
+        4
+    }
+
+    fn needs(&self) -> TargetNeeds {
+        TargetNeeds { holes: true, aggregate: false, persist: true }
+    }
+
+    async fn write(&self, block: &Block) -> Result<(), TransferError> {
+        self.now.lock().unwrap().insert(block.index.0, Some(block.data.clone()));
+        Ok(())
+    }
+
+    async fn write_hole_range(&self, first: BlockIndex, n_blocks: u32) -> Result<(), TransferError> {
+        assert!((1..=MAX_HOLE_BLOCKS).contains(&n_blocks));
+        tokio::task::yield_now().await;
+        for index in first.0..first.0 + n_blocks {
+            assert!(index < self.n_blocks, "holes lie within the target");
+            let old = self.now.lock().unwrap().insert(index, None);
+            assert!(old.is_none_or(|old| old.is_none()), "no hole is written over block {index}");
+        }
+        Ok(())
+    }
+
+    async fn persist(&self) -> Result<(), TransferError> {
+        *self.n_persists.lock().unwrap() += 1;
+        Ok(())
+    }
+
+    async fn complete(&self, _: u32, _: Sha256Digest) -> Result<(), TransferError> {
+        Ok(())
+    }
+}
+
+impl Used {
+    fn new(n_blocks: u32) -> Arc<Self> {
+        Arc::new(Self { n_blocks, ..Self::default() })
+    }
+
+    /// Nothing old is left before `end`, and nothing but the volume's blocks is there.
+    fn check(&self, volume: &MemoryVolume, end: u32) {
+        let (now, expected) = (self.now.lock().unwrap().clone(), volume.blocks());
+        for index in 0..end {
+            let found = now.get(&index).unwrap_or_else(|| panic!("block {index} keeps its old data"));
+            assert!(found.as_ref() == expected.get(&index), "block {index}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_used_target_is_overwritten_also_where_the_source_has_holes() {
+    let budget = ByteBudget::new(8 << 20);
+    let (full, empty) = (Arc::new(volume()), Arc::new(MemoryVolume::new(N_BLOCKS, 8)));
+    for volume in [&full, &empty] {
+        let store = stored(volume, &budget).await;
+        for n_blocks in [N_BLOCKS, N_BLOCKS + 7, N_BLOCKS + 9_000] {
+            let target = Used::new(n_blocks);
+            let mut marks = Vec::new();
+            run(store.clone(), target.clone(), &budget, 0, &mut marks, CancellationToken::new())
+                .await
+                .unwrap();
+            target.check(volume, n_blocks);
+            assert!(marks.is_sorted() && marks.last().is_some_and(|mark| *mark >= 5));
+            assert!(*target.n_persists.lock().unwrap() as usize >= marks.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_used_target_that_failed_at_any_write_is_gone_on_with_at_the_mark() {
+    let budget = ByteBudget::new(8 << 20);
+    let volume = Arc::new(volume());
+    let store = stored(&volume, &budget).await;
+    let (mut n, mut resumed) = (1, 0);
+    loop {
+        let target = Used::new(N_BLOCKS + 3_000);
+        let plan = FaultPlan::new(Fault::Fail(ErrorClass::Unavailable), When::From(n));
+        let faulty = Arc::new(Faulty::new(target.clone(), plan));
+        let mut marks = Vec::new();
+        let done = run(store.clone(), faulty, &budget, 0, &mut marks, CancellationToken::new()).await;
+        if done.is_ok() {
+            break;
+        }
+        let mark = marks.last().copied().unwrap_or(0);
+        target.check(&volume, (mark * 1_024).min(target.n_blocks));
+        run(store.clone(), target.clone(), &budget, mark, &mut marks, CancellationToken::new())
+            .await
+            .unwrap();
+        target.check(&volume, target.n_blocks);
+        resumed += u32::from(mark > 0);
+        n += 1;
+    }
+    assert!(resumed > 0, "some went on past the first leaf");
 }
