@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use snapferry_aws::{Account, SessionScope, ec2};
 use snapferry_transfer::TransferError;
-use snapferry_types::VolumeId;
+use snapferry_types::{SnapshotId, VolumeId};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
-use snapferry_types::spec::Operation;
+use snapferry_types::spec::{Operation, RestoreFrom};
 use tokio_util::sync::CancellationToken;
 
 use super::{restore_image, restore_in_place};
@@ -67,15 +67,31 @@ pub(crate) async fn remove(
         if stop.is_cancelled() {
             return Err(TransferError::cancelled());
         }
-        let_go(&account, entry, id, stop).await?;
+        let_go(context, &account, entry, id, stop).await?;
         ec2::remove_object(&account, entry.kind, id).await?;
     }
     context.ledger.moved(entry, LedgerState::Gone).await
 }
 
+/// The snapshots that a restore makes volumes of.
+async fn restored_snapshots(context: &TaskContext) -> Vec<SnapshotId> {
+    let staging = context.ledger.all_of(Purpose::RestoreStaging).await;
+    let mut snapshots: Vec<SnapshotId> =
+        staging.iter().flat_map(|entry| &entry.object_ids).filter_map(|id| id.parse().ok()).collect();
+    if let Operation::Restore(spec) = &context.spec.operation
+        && let RestoreFrom::Snapshots(meta) = &spec.from
+    {
+        snapshots.extend(meta.volumes.iter().map(|volume| volume.snapshot_id.clone()));
+        let vaults = meta.vaults.iter().flat_map(|vault| &vault.snapshots);
+        snapshots.extend(vaults.map(|(_, snapshot)| snapshot.clone()));
+    }
+    snapshots
+}
+
 /// Makes an object removable: a volume is taken off the instance it is attached to, and the volumes of an instance are
 /// made to go with it.
 async fn let_go(
+    context: &TaskContext,
     account: &Account,
     entry: &LedgerEntry,
     id: &str,
@@ -94,8 +110,15 @@ async fn let_go(
             let Ok(instance) = id.parse() else { return Ok(()) };
             // One that is gone, or has no volumes, needs nothing.
             let Ok(described) = ec2::describe_instance(account, &instance).await else { return Ok(()) };
-            let stays = described.config.volumes.into_iter().filter(|one| !one.delete_on_termination);
-            let devices: Vec<(String, bool)> = stays.map(|one| (one.device_name, true)).collect();
+            // Only volumes of the restored snapshots: what somebody has attached since is not ours to delete.
+            let snapshots = restored_snapshots(context).await;
+            let is_ours = |volume: &VolumeId| {
+                let of = described.volumes.iter().find(|one| one.id == *volume);
+                of.and_then(|one| one.snapshot.as_ref()).is_some_and(|of| snapshots.contains(of))
+            };
+            let stays = described.config.volumes.iter();
+            let stays = stays.filter(|one| !one.delete_on_termination && is_ours(&one.volume_id));
+            let devices: Vec<(String, bool)> = stays.map(|one| (one.device_name.clone(), true)).collect();
             ec2::modify_delete_on_termination(account, &instance, &devices).await?;
             Ok(())
         }

@@ -38,7 +38,8 @@ pub(super) async fn finish(
     context.enter("drop staging");
     for entry in context.ledger.open_entries().await {
         if matches!(entry.purpose, Purpose::RestoreStaging | Purpose::RestoreImage) {
-            clean::remove(context, &entry, context.stop.token()).await?;
+            // Whoever cancels now is too late; only a lost lease ends this.
+            clean::remove(context, &entry, context.stop.lost()).await?;
         }
     }
     Ok(results)
