@@ -124,6 +124,7 @@ data_dir = "{dir}/{name}"
 scheduler = "http://127.0.0.1:{lease}"
 region = "{REGION}"
 slots = {slots}
+image_dir = "{dir}/images"
 
 [queue]
 url = {{ env = "TEST_AMQP_URL" }}

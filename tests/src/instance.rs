@@ -74,6 +74,22 @@ impl TestInstance {
     }
 }
 
+/// Writes what a volume holds into a sparse raw file.
+///
+/// # Errors
+/// The store's, the disk's.
+pub fn write_raw_image(sim: &Context, volume: &str, path: &std::path::Path) -> Result<()> {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+    let mut file = std::fs::File::create(path)?;
+    file.set_len(sim.store.volume_size(volume)?)?;
+    for extent in sim.store.volume_extents(volume)? {
+        file.seek(SeekFrom::Start(extent.start))?;
+        let len = usize::try_from(extent.end - extent.start)?;
+        file.write_all(&sim.store.read_volume(volume, extent.start, len)?)?;
+    }
+    Ok(())
+}
+
 /// Checksums of all blocks. What the store holds nothing of reads as zeroes, and need not be read to know that.
 fn content_of(sim: &Context, volume: &str) -> Result<Vec<u64>> {
     let block = BLOCK_SIZE as u64;

@@ -12,6 +12,6 @@ mod tickets;
 pub use config::{TOKENS, Tokens};
 pub use disk::Disk;
 pub use faults::set_role;
-pub use instance::{TestInstance, write_data};
+pub use instance::{TestInstance, write_data, write_raw_image};
 pub use rig::{ACCOUNT, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE};
 pub use tickets::TicketTap;

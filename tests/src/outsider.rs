@@ -7,13 +7,12 @@ use snapferry_types::access::{AccountAccess, Credentials, SignIn};
 use crate::rig::{ACCOUNT, REGION, Rig};
 
 impl Rig {
-    /// Deletes every snapshot of the tenant behind our back; answers how many there were.
+    /// A user of the tenant's account who may do everything.
     ///
     /// # Errors
     /// AWS's.
-    pub async fn delete_all_snapshots(&self) -> Result<usize> {
-        let world = &self.sim.context().world;
-        let key = world.create_user(ACCOUNT, "outsider", Vec::new());
+    pub async fn outsider(&self) -> Result<Account> {
+        let key = self.sim.context().world.create_user(ACCOUNT, "outsider", Vec::new());
         let access = AccountAccess {
             account: ACCOUNT.parse()?,
             region: REGION.parse()?,
@@ -25,7 +24,16 @@ impl Rig {
             endpoint_url: Some(self.sim.endpoint()),
         };
         let purpose = SessionPurpose::named("outsider", SessionScope::Unrestricted);
-        let account = Account::open(&access, purpose).await?;
+        Ok(Account::open(&access, purpose).await?)
+    }
+
+    /// Deletes every snapshot of the tenant behind our back; answers how many there were.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn delete_all_snapshots(&self) -> Result<usize> {
+        let account = self.outsider().await?;
+        let world = &self.sim.context().world;
         let ids = world.inventory(Some(ACCOUNT)).get("snapshots").cloned().unwrap_or_default();
         for id in &ids {
             ec2::delete_snapshot(&account, &id.parse()?).await?;

@@ -175,6 +175,17 @@ impl Rig {
         Ok(())
     }
 
+    /// Starts the first agent again, after it was killed: it is the same access node.
+    ///
+    /// # Errors
+    /// When its binary is not built.
+    pub fn restart_killed_agent(&mut self) -> Result<()> {
+        let agent = self.agents.first_mut().context("there is no agent")?;
+        let config = self.dir.join("agent-1.toml");
+        *agent = spawn(&self.dir, "snapferry-agent", "agent-1-again", &config, &self.amqp_url)?;
+        Ok(())
+    }
+
     /// Starts the scheduler again, after it was killed.
     ///
     /// # Errors
@@ -232,7 +243,14 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn restore(&self, recovery_point: RecoveryPointId) -> Result<JobId> {
-        let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
+        self.restore_to(recovery_point, RestoreTarget::Volumes { availability_zone: None, attach: None }).await
+    }
+
+    /// Asks for a restore to a target.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn restore_to(&self, recovery_point: RecoveryPointId, target: RestoreTarget) -> Result<JobId> {
         self.submit(Work::Restore(Restore {
             recovery_point,
             from: RestoreFrom::default(),

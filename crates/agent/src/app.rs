@@ -81,6 +81,7 @@ impl Agent {
             workers: WorkPool::new(threads),
             clients: Clients::new(config.quotas.settings().map_err(BuildError::Quota)?),
             tls,
+            image_dir: config.image_dir.clone(),
         });
         let metrics = match config.metrics_listen {
             Some(address) => Some(

@@ -36,6 +36,9 @@ pub struct AgentConfig {
     /// Threads that compress and seal; the number of cores when absent.
     #[serde(default)]
     pub cpu_threads: Option<usize>,
+    /// Folder that restores to disk images write below; without it the node refuses them.
+    #[serde(default)]
+    pub image_dir: Option<PathBuf>,
     /// Where `/metrics` listens; nowhere when absent.
     #[serde(default)]
     pub metrics_listen: Option<SocketAddr>,

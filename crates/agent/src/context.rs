@@ -1,5 +1,6 @@
 //! What a handler works with: the granted task, the lease, the ledger, the process's budget and threads.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use snapferry_aws::{Account, Clients, SessionPurpose, SessionScope};
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     /// Certificates for MediaAgents.
     pub(crate) tls: Option<TlsMaterial>,
+    /// Folder that disk images are written below.
+    pub(crate) image_dir: Option<PathBuf>,
 }
 
 /// One attempt at one task.
@@ -46,6 +49,7 @@ pub(crate) struct TaskContext {
     session: OnceLock<Arc<Session>>,
     transfers: Mutex<Vec<Arc<TransferProgress>>>,
     accounts: Mutex<Vec<(SessionScope, Account)>>,
+    checkpoint: Mutex<Vec<u8>>,
 }
 
 impl TaskContext {
@@ -53,6 +57,7 @@ impl TaskContext {
     #[must_use]
     pub(crate) fn new(spec: TaskSpec, lease: LeaseClient, shared: Arc<Shared>) -> Self {
         let ledger = TaskLedger::new(lease.clone(), &spec);
+        let checkpoint = Mutex::new(spec.checkpoint.clone());
         Self {
             spec,
             lease,
@@ -63,7 +68,14 @@ impl TaskContext {
             session: OnceLock::new(),
             transfers: Mutex::default(),
             accounts: Mutex::default(),
+            checkpoint,
         }
+    }
+
+    /// The last checkpoint that was recorded, by this attempt or an earlier one; empty when none was.
+    #[must_use]
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
+        lock(&self.checkpoint).clone()
     }
 
     /// Names what is being done now.
@@ -206,7 +218,15 @@ impl TaskContext {
     /// # Errors
     /// [`TransferError`]; `StaleFence` when the task has another owner.
     pub(crate) async fn record(&self, step: Step) -> Result<(), TransferError> {
-        self.lease.record(self.spec.task, self.spec.fence, step).await
+        let checkpoint = match &step {
+            Step::Checkpoint(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        };
+        self.lease.record(self.spec.task, self.spec.fence, step).await?;
+        if let Some(checkpoint) = checkpoint {
+            *lock(&self.checkpoint) = checkpoint;
+        }
+        Ok(())
     }
 }
 

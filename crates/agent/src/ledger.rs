@@ -129,6 +129,13 @@ impl TaskLedger {
         Ok(())
     }
 
+    /// The objects of a purpose that exist, whoever owns them by now.
+    pub(crate) async fn all_of(&self, purpose: Purpose) -> Vec<LedgerEntry> {
+        let entries = self.entries.lock().await;
+        let is_there = |entry: &&LedgerEntry| entry.purpose == purpose && entry.state != LedgerState::Gone;
+        entries.values().filter(is_there).cloned().collect()
+    }
+
     /// Entries that are this task's to clean up.
     pub(crate) async fn open_entries(&self) -> Vec<LedgerEntry> {
         let entries = self.entries.lock().await;

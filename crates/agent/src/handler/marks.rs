@@ -1,7 +1,9 @@
-//! How far a restore has come, kept as the task's checkpoint: for each volume the leaf below which all is written.
+//! How far a restore has come, kept as the task's checkpoint: for each volume the leaf below which all is written,
+//! the exchange of an instance's volumes, the images that were begun, and at the end what was made.
 //!
-//! One writer records it, at most twice a second, so that volumes that are written side by side never overwrite each
-//! other's marks. A mark that is lost costs writing some blocks again.
+//! While blocks are written one writer records it, at most twice a second, so that volumes that are written side by
+//! side never overwrite each other's marks; a mark that is lost costs writing some blocks again. What must not be
+//! lost is saved by [`Marks::save`], which returns when it is recorded; never while blocks are written.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,10 +12,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::VolumeId;
+use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::made;
+use super::restore_image::ImageMarks;
+use super::restore_swap::Swap;
 use crate::context::TaskContext;
 
 /// At the quota of 1,000 blocks a second a leaf takes one second.
@@ -24,7 +30,24 @@ const MARK_PERIOD: Duration = Duration::from_millis(500);
 pub(super) struct Checkpoint {
     /// By volume, the leaf below which all is written.
     #[serde(default)]
-    written_leaves: BTreeMap<VolumeId, u32>,
+    pub(super) written_leaves: BTreeMap<VolumeId, u32>,
+    /// The exchange of an instance's volumes, once it is planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) swap: Option<Swap>,
+    /// Image files, once one was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) images: Option<ImageMarks>,
+    /// What was made, once all of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<ResultMark>>,
+}
+
+/// A result for the job, as kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ResultMark {
+    kind: String,
+    id: String,
+    source: String,
 }
 
 /// The marks of a running restore.
@@ -34,15 +57,16 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// The marks that an earlier attempt left.
+    /// The marks that this attempt or an earlier one has recorded.
     ///
     /// # Errors
     /// [`TransferError`] when the checkpoint does not read.
     pub(super) fn read(context: &TaskContext) -> Result<Self, TransferError> {
-        let checkpoint = if context.spec.checkpoint.is_empty() {
+        let recorded = context.checkpoint();
+        let checkpoint = if recorded.is_empty() {
             Checkpoint::default()
         } else {
-            serde_json::from_slice(&context.spec.checkpoint).map_err(|error| {
+            serde_json::from_slice(&recorded).map_err(|error| {
                 TransferError::new(ErrorClass::Internal, format!("read the task's checkpoint: {error}"))
             })?
         };
@@ -59,6 +83,55 @@ impl Marks {
         self.checkpoint.send_modify(|checkpoint| {
             checkpoint.written_leaves.insert(volume.clone(), leaf);
         });
+    }
+
+    /// The exchange of volumes that was planned.
+    pub(super) fn swap(&self) -> Option<Swap> {
+        self.checkpoint.borrow().swap.clone()
+    }
+
+    /// The image files that were begun.
+    pub(super) fn images(&self) -> Option<ImageMarks> {
+        self.checkpoint.borrow().images.clone()
+    }
+
+    /// What an earlier attempt made, if it came to its end.
+    pub(super) fn results(&self) -> Option<Vec<v1::Made>> {
+        let checkpoint = self.checkpoint.borrow();
+        let results = checkpoint.results.as_ref()?;
+        Some(results.iter().map(|one| made(&one.kind, &one.id, &one.source)).collect())
+    }
+
+    /// Keeps what was made: from now on only the end is left to do.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call.
+    pub(super) async fn save_results(
+        &self,
+        context: &TaskContext,
+        results: &[v1::Made],
+    ) -> Result<(), TransferError> {
+        let mark = |one: &v1::Made| ResultMark {
+            kind: one.kind.clone(),
+            id: one.id.clone(),
+            source: one.source.clone(),
+        };
+        let results = results.iter().map(mark).collect();
+        self.save(context, |checkpoint| checkpoint.results = Some(results)).await
+    }
+
+    /// Changes the checkpoint and records it.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call; the change is made here all the same, and goes along with the next record.
+    pub(super) async fn save(
+        &self,
+        context: &TaskContext,
+        change: impl FnOnce(&mut Checkpoint),
+    ) -> Result<(), TransferError> {
+        self.checkpoint.send_modify(change);
+        let bytes = to_bytes(&self.checkpoint.borrow())?;
+        context.record(Step::Checkpoint(bytes.into())).await
     }
 
     /// Does `work` and records the marks meanwhile.
@@ -89,10 +162,7 @@ impl Marks {
                 () = done.cancelled() => return Ok(()),
                 changed = seen.changed() => if changed.is_err() { return Ok(()) },
             }
-            let json = serde_json::to_vec(&*seen.borrow_and_update());
-            let bytes = json.map_err(|error| {
-                TransferError::new(ErrorClass::Internal, format!("write the checkpoint: {error}"))
-            })?;
+            let bytes = to_bytes(&seen.borrow_and_update())?;
             match context.record(Step::Checkpoint(bytes.into())).await {
                 Ok(()) => {}
                 Err(error) if error.class == ErrorClass::StaleFence => return Err(error),
@@ -106,4 +176,9 @@ impl Marks {
             }
         }
     }
+}
+
+fn to_bytes(checkpoint: &Checkpoint) -> Result<Vec<u8>, TransferError> {
+    serde_json::to_vec(checkpoint)
+        .map_err(|error| TransferError::new(ErrorClass::Internal, format!("write the checkpoint: {error}")))
 }

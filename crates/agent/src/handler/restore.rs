@@ -1,110 +1,81 @@
-//! Restore from a MediaAgent by EBS direct write: every volume becomes a snapshot in the tenant's account, and the
-//! snapshots become volumes or an instance.
+//! Restore of one recovery point: its blocks, from a MediaAgent's library or from snapshots, become volumes, an
+//! instance, the volumes of the instance that was backed up, or disk images.
 //!
 //! Runs twice, or dies at:
-//! - StartSnapshot: its client token makes the repeat find the same snapshot.
-//! - writing: the checkpoint has, for each volume, the leaf below which all is written; the rest is written again,
-//!   which is harmless.
-//! - completing: a snapshot that is complete already is taken as it is.
+//! - checking: nothing was made.
+//! - staging (see [`super::stage`]): written leaves are in the checkpoint, a snapshot that is complete is taken as it
+//!   is. Snapshots that exist already need none.
 //! - volumes, image, instance: made under client tokens or found by their ledger tag.
-//! - removing the staging snapshots: what is gone is gone.
+//! - exchanging the volumes of an instance: see [`super::restore_in_place`].
+//! - handing over (see [`super::restore_done`]): what was made is in the checkpoint before it, and the next attempt
+//!   only does what is left of the end.
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::SessionScope;
-use snapferry_transfer::{ErrorClass, TransferError};
-use snapferry_types::VolumeId;
-use snapferry_types::catalogue::{RecoveryPointMeta, VolumeMeta};
-use snapferry_types::instance::VolumeConfig;
+use snapferry_transfer::TransferError;
 use snapferry_types::spec::{RestoreSpec, RestoreTarget};
 use snapferry_wire::v1;
 
 use super::marks::Marks;
-use super::stage::{Staged, ToStage, stage};
-use super::{clean, restore_instance, restore_volumes};
+use super::restore_source::Origin;
+use super::{
+    made, restore_attach, restore_check, restore_done, restore_image, restore_in_place, restore_instance,
+    restore_volumes, stage,
+};
 use crate::context::TaskContext;
-
-/// Volumes that are written at the same time; they share the process's byte budget.
-const VOLUMES_AT_ONCE: usize = 4;
 
 pub(super) async fn run(
     context: &Arc<TaskContext>,
     spec: &RestoreSpec,
 ) -> Result<Vec<v1::Made>, TransferError> {
-    let account = context.tenant(SessionScope::Restore).await?;
-    let media = context.media_agent().await?;
-    context.enter("plan");
-    let stored = media.recovery_point(spec.recovery_point, &context.spec.tenant).await?;
-    let meta: RecoveryPointMeta = serde_json::from_slice(&stored.metadata).map_err(|error| {
-        TransferError::new(
-            ErrorClass::Corrupt,
-            format!("read the metadata of {}: {error}", spec.recovery_point),
-        )
-    })?;
-    let chosen = choose(spec, &meta)?;
     let marks = Marks::read(context)?;
+    if let Some(results) = marks.results() {
+        return restore_done::finish(context, &marks, results).await;
+    }
+    if let RestoreTarget::DiskImage { folder, format } = &spec.target {
+        return restore_image::run(context, spec, folder, *format, &marks).await;
+    }
+    let account = context.tenant(SessionScope::Restore).await?;
+    if let RestoreTarget::InPlace { keep_old_volumes, start } = spec.target
+        && let Some(swap) = marks.swap()
+    {
+        let made = restore_in_place::run(context, &account, swap, keep_old_volumes, start, &marks).await?;
+        return restore_done::finish(context, &marks, made).await;
+    }
 
-    context.enter("write");
-    let write = stream::iter(chosen)
-        .map(|(volume, config)| {
-            let (account, media, marks) = (&account, &media, &marks);
-            let what = ToStage { recovery_point: spec.recovery_point, volume, config };
-            async move { stage(context, account, media, what, marks).await }
-        })
-        .buffered(VOLUMES_AT_ONCE)
-        .try_collect();
-    let staged: Vec<Staged> = marks.while_keeping(context, write).await?;
-
+    context.enter("plan");
+    let origin = Origin::open(context, spec).await?;
+    let chosen = origin.choose(context, &account, spec).await?;
+    let original = &origin.meta.instance;
     let made = match &spec.target {
-        RestoreTarget::Volumes { availability_zone, attach: None } => {
-            let zone = availability_zone.as_deref().unwrap_or(&meta.instance.availability_zone);
-            restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?
+        RestoreTarget::Volumes { availability_zone, attach } => {
+            let wish = availability_zone.as_deref();
+            let zone =
+                restore_check::volumes(context, &account, wish, attach.as_ref(), original, &chosen).await?;
+            let staged = stage::all(context, &account, &origin, spec.recovery_point, chosen, &marks).await?;
+            let restored =
+                restore_volumes::run(context, &account, &staged, &zone, &spec.extra_tags).await?;
+            if let Some(attach) = attach {
+                restore_attach::run(context, &account, attach, &restored).await?;
+            }
+            restored.iter().map(|one| made("volume", &one.volume, &one.config.volume_id)).collect()
         }
         RestoreTarget::Instance(new) => {
-            restore_instance::run(context, &account, &staged, &meta.instance, spec, new).await?
+            let place = restore_check::instance(context, &account, original, new, &chosen).await?;
+            let staged = stage::all(context, &account, &origin, spec.recovery_point, chosen, &marks).await?;
+            restore_instance::run(context, &account, &staged, original, spec, &place).await?
         }
-        RestoreTarget::Volumes { attach: Some(_), .. }
-        | RestoreTarget::InPlace { .. }
-        | RestoreTarget::DiskImage { .. } => {
-            return Err(TransferError::new(ErrorClass::Invalid, "this agent does not know the target"));
+        RestoreTarget::InPlace { keep_old_volumes, start } => {
+            let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
+            let staged = stage::all(context, &account, &origin, spec.recovery_point, chosen, &marks).await?;
+            let zone = &seen.config.availability_zone;
+            let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;
+            let swap = restore_in_place::plan(&seen, &restored)?;
+            marks.save(context, |checkpoint| checkpoint.swap = Some(swap.clone())).await?;
+            restore_in_place::run(context, &account, swap, *keep_old_volumes, *start, &marks).await?
         }
+        RestoreTarget::DiskImage { .. } => Vec::new(),
     };
-
-    // From here on the results are the tenant's: whatever happens to the staging snapshots, no clean-up takes them.
-    context.ledger.hand_over().await?;
-    context.enter("drop staging");
-    for entry in staged.iter().filter_map(|one| one.entry.as_ref()) {
-        clean::remove(context, entry, context.stop.token()).await?;
-    }
-    Ok(made)
-}
-
-/// The volumes that were asked for, with their configuration.
-fn choose(
-    spec: &RestoreSpec,
-    meta: &RecoveryPointMeta,
-) -> Result<Vec<(VolumeMeta, VolumeConfig)>, TransferError> {
-    let is_wanted = |id: &VolumeId| spec.volumes.is_empty() || spec.volumes.contains(id);
-    for wanted in &spec.volumes {
-        if !meta.volumes.iter().any(|volume| volume.volume_id == *wanted) {
-            let has: Vec<&str> = meta.volumes.iter().map(|volume| volume.volume_id.as_str()).collect();
-            return Err(TransferError::new(
-                ErrorClass::NotFound,
-                format!("{} has no volume {wanted}; it has {}", spec.recovery_point, has.join(", ")),
-            ));
-        }
-    }
-    let mut chosen = Vec::new();
-    for volume in meta.volumes.iter().filter(|volume| is_wanted(&volume.volume_id)) {
-        let config = meta.instance.volumes.iter().find(|config| config.volume_id == volume.volume_id);
-        let config = config.ok_or_else(|| {
-            TransferError::new(
-                ErrorClass::Corrupt,
-                format!("{} has no configuration of {}", spec.recovery_point, volume.volume_id),
-            )
-        })?;
-        chosen.push((volume.clone(), config.clone()));
-    }
-    Ok(chosen)
+    restore_done::finish(context, &marks, made).await
 }

@@ -1,7 +1,9 @@
 //! From staged snapshots to a new instance: an image over them, an instance of the image, its volumes' tags, and the
 //! image goes again.
 //!
-//! Runs twice: RegisterImage has no client token, so its image is found by its tag; RunInstances has one.
+//! Runs twice: RegisterImage has no client token, so its image is found by its tag; RunInstances has one. All volumes go
+//! with the instance until it is whole, so that terminating it leaves nothing. Dies at any later step: the next attempt
+//! finds the instance, and repeats tags, power state and what goes with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +16,12 @@ use snapferry_types::InstanceId;
 use snapferry_types::aws::Tag;
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
-use snapferry_types::spec::{NewInstanceSpec, RestoreSpec};
+use snapferry_types::spec::{NewInstanceSpec, RestoreSpec, TargetEncryption};
 use snapferry_wire::v1;
 
 use super::objects::parse_one;
-use super::restore_volumes::restored_tags;
+use super::restore_check::Place;
+use super::restore_volumes::{restored_tags, say_dropped};
 use super::stage::Staged;
 use super::{clean, made, objects};
 use crate::context::TaskContext;
@@ -29,47 +32,95 @@ pub(super) async fn run(
     staged: &[Staged],
     original: &InstanceConfig,
     spec: &RestoreSpec,
-    wanted: &NewInstanceSpec,
+    place: &Place,
 ) -> Result<Vec<v1::Made>, TransferError> {
-    let root = &original.root_device_name;
-    if !staged.iter().any(|one| one.config.device_name == *root) {
-        return Err(TransferError::new(
-            ErrorClass::Invalid,
-            format!("an instance needs its root volume ({root}), which is not among the chosen volumes"),
-        ));
-    }
     context.enter("create instance");
     let image_entry = register(context, account, staged, original).await?;
     let image: String = parse_one(&image_entry)?;
     wait_image(context, account, &image).await?;
 
-    let tags = instance_tags(original, spec, wanted);
+    let tags = instance_tags(original, spec, &place.wanted);
     let create = |entry: LedgerEntry| {
         let mut all_tags = context.ledger.tags(&entry);
         all_tags.extend(tags.clone());
-        let request = new_instance(original, wanted, &image, entry.id.to_string(), all_tags);
-        async move { Ok(vec![ec2::run_instance(account, &request).await?.into()]) }
+        let mut request = new_instance(original, place, &image, entry.id.to_string(), all_tags);
+        request.volume_keys = volume_keys(spec, staged);
+        async move {
+            say_dropped(context, original.instance_id.as_str(), &request.tags).await?;
+            Ok(vec![ec2::run_instance(account, &request).await?.into()])
+        }
     };
     let what = (ObjectKind::Instance, Purpose::RestoreResult, original.instance_id.as_str());
     let entry = objects::ensure(context, account, what, create).await?;
     let instance: InstanceId = parse_one(&entry)?;
-    ec2::wait_instance_running(account, &instance, context.stop.token()).await?;
-
+    settle(context, account, &instance, place.wanted.stopped).await?;
     let mut results = vec![made("instance", &instance, &original.instance_id)];
-    let restored = ec2::describe_instance(account, &instance).await?.config;
-    for volume in &restored.volumes {
-        let Some(one) = staged.iter().find(|one| one.config.device_name == volume.device_name) else {
-            continue;
-        };
-        let tags = restored_tags(&one.config.tags, &spec.extra_tags);
-        if !tags.is_empty() {
-            ec2::create_tags(account, volume.volume_id.as_str(), &tags).await?;
-        }
-        results.push(made("volume", &volume.volume_id, &one.config.volume_id));
-    }
+    results.extend(finish_volumes(context, account, &instance, staged, spec).await?);
     // The instance holds its volumes; neither image nor snapshots are needed any more.
     clean::remove(context, &image_entry, context.stop.token()).await?;
     Ok(results)
+}
+
+/// Waits until the instance runs, and stops it where that is wished. An earlier attempt may have stopped it already.
+async fn settle(
+    context: &TaskContext,
+    account: &Account,
+    instance: &InstanceId,
+    stopped: bool,
+) -> Result<(), TransferError> {
+    let stop = context.stop.token();
+    if !stopped {
+        return Ok(ec2::wait_instance_running(account, instance, stop).await?);
+    }
+    let is_stopping = ec2::instance_state(account, instance)
+        .await
+        .is_ok_and(|state| matches!(state.as_str(), "stopping" | "stopped"));
+    if !is_stopping {
+        ec2::wait_instance_running(account, instance, stop).await?;
+        context.enter("stop instance");
+        ec2::stop_instance(account, instance).await?;
+    }
+    Ok(ec2::wait_instance_stopped(account, instance, stop).await?)
+}
+
+/// Gives the volumes their tags, and last what goes with the instance: until now all did, so that a failed restore
+/// leaves none.
+async fn finish_volumes(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    instance: &InstanceId,
+    staged: &[Staged],
+    spec: &RestoreSpec,
+) -> Result<Vec<v1::Made>, TransferError> {
+    let restored = ec2::describe_instance(account, instance).await?.config;
+    let mut results = Vec::with_capacity(staged.len());
+    for one in staged {
+        let Staged { config, .. } = one;
+        let of = restored.volumes.iter().find(|volume| volume.device_name == config.device_name);
+        let of = of.ok_or_else(|| {
+            let message = format!("{instance} started without a volume at {}", config.device_name);
+            TransferError::new(ErrorClass::Unavailable, message)
+        })?;
+        let tags = restored_tags(&config.tags, &spec.extra_tags);
+        say_dropped(context, config.volume_id.as_str(), &tags).await?;
+        ec2::create_tags(account, of.volume_id.as_str(), &tags).await?;
+        results.push(made("volume", &of.volume_id, &config.volume_id));
+    }
+    let stays = staged.iter().filter(|one| !one.config.delete_on_termination);
+    let devices: Vec<(String, bool)> = stays.map(|one| (one.config.device_name.clone(), false)).collect();
+    ec2::modify_delete_on_termination(account, instance, &devices).await?;
+    Ok(results)
+}
+
+/// Keys that the snapshots do not have yet: those that were written for this restore have them.
+fn volume_keys(spec: &RestoreSpec, staged: &[Staged]) -> Vec<(String, String)> {
+    match &spec.encryption {
+        TargetEncryption::AsBefore => Vec::new(),
+        TargetEncryption::Key(key) => {
+            let foreign = staged.iter().filter(|one| one.entry.is_none());
+            foreign.map(|one| (one.config.device_name.clone(), key.clone())).collect()
+        }
+    }
 }
 
 async fn register(
@@ -112,7 +163,8 @@ fn image_volume(one: &Staged) -> ImageVolume {
         volume_type: one.config.volume_type.clone(),
         iops: one.config.iops,
         throughput_mibps: one.config.throughput_mibps,
-        delete_on_termination: one.config.delete_on_termination,
+        // Set right when the instance is handed over.
+        delete_on_termination: true,
     }
 }
 
@@ -127,41 +179,30 @@ async fn wait_image(context: &TaskContext, account: &Account, image: &str) -> Re
     Ok(())
 }
 
-/// The instance as it was, with the wishes of the target over it. Only the primary interface is made anew.
+/// The instance as it was, with the wishes of the target over it.
 fn new_instance(
     original: &InstanceConfig,
-    wanted: &NewInstanceSpec,
+    place: &Place,
     image: &str,
     client_token: String,
     tags: Vec<Tag>,
 ) -> NewInstance {
-    let primary = original.network_interfaces.iter().find(|interface| interface.device_index == 0);
-    let mut new = NewInstance {
+    let wanted = &place.wanted;
+    let profile = wanted.iam_instance_profile.as_ref().or(original.iam_instance_profile_arn.as_ref());
+    NewInstance {
         image_id: image.to_owned(),
-        instance_type: original.instance_type.clone(),
-        network_interfaces: primary.cloned().into_iter().collect(),
-        key_name: original.key_name.clone(),
-        iam_instance_profile_arn: original.iam_instance_profile_arn.clone(),
+        instance_type: wanted.instance_type.as_ref().unwrap_or(&original.instance_type).clone(),
+        network_interfaces: place.interfaces.clone(),
+        private_ip: wanted.private_ip.clone(),
+        keep_private_ips: false,
+        key_name: place.key_name.clone(),
+        iam_instance_profile: profile.cloned(),
+        volume_keys: Vec::new(),
         availability_zone: Some(original.availability_zone.clone()),
         tenancy: original.tenancy.clone(),
         placement_group: original.placement_group.clone(),
         ebs_optimized: original.ebs_optimized,
         tags,
         client_token,
-    };
-    if let Some(instance_type) = &wanted.instance_type {
-        new.instance_type.clone_from(instance_type);
     }
-    if wanted.key_name.is_some() {
-        new.key_name.clone_from(&wanted.key_name);
-    }
-    if let Some(interface) = new.network_interfaces.first_mut() {
-        if let Some(subnet_id) = &wanted.subnet_id {
-            interface.subnet_id.clone_from(subnet_id);
-        }
-        if !wanted.security_group_ids.is_empty() {
-            interface.security_group_ids.clone_from(&wanted.security_group_ids);
-        }
-    }
-    new
 }

@@ -1,11 +1,13 @@
 //! Staging: the stored content of one volume becomes a snapshot of which the tenant's account can make volumes. By
-//! EBS direct it is written block by block into a snapshot of the tenant's own.
+//! EBS direct it is written block by block into a snapshot of the tenant's own. A snapshot that exists there is taken
+//! as it is: nothing is moved.
 //!
 //! Runs twice: StartSnapshot has a client token, written leaves are in the marks, and a snapshot that is complete
 //! already is taken as it is.
 
 use std::sync::Arc;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
 use snapferry_media_agent::client::MediaClient;
@@ -17,7 +19,11 @@ use snapferry_types::{RecoveryPointId, SnapshotId};
 
 use super::marks::Marks;
 use super::objects::{self, parse_one};
+use super::restore_source::{Blocks, Chosen, Origin};
 use crate::context::TaskContext;
+
+/// Volumes that are written at the same time; they share the process's byte budget.
+const VOLUMES_AT_ONCE: usize = 4;
 
 /// A volume whose content is in a complete snapshot that the tenant's account can use.
 #[derive(Debug, Clone)]
@@ -41,11 +47,43 @@ pub(super) struct ToStage {
     pub(super) config: VolumeConfig,
 }
 
+/// Stages the chosen volumes, in their order.
+///
+/// # Errors
+/// See [`stage`].
+pub(super) async fn all(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    origin: &Origin,
+    recovery_point: RecoveryPointId,
+    chosen: Vec<Chosen>,
+    marks: &Marks,
+) -> Result<Vec<Staged>, TransferError> {
+    let media = match &origin.blocks {
+        Blocks::Library(media) => media,
+        Blocks::Snapshots { .. } => {
+            let staged = chosen.into_iter().filter_map(|one| {
+                Some(Staged { config: one.config, snapshot: one.snapshot?, entry: None })
+            });
+            return Ok(staged.collect());
+        }
+    };
+    context.enter("write");
+    let write = stream::iter(chosen)
+        .map(|Chosen { volume, config, .. }| {
+            let what = ToStage { recovery_point, volume, config };
+            async move { stage(context, account, media, what, marks).await }
+        })
+        .buffered(VOLUMES_AT_ONCE)
+        .try_collect();
+    marks.while_keeping(context, write).await
+}
+
 /// Writes one volume into a snapshot and completes it.
 ///
 /// # Errors
 /// [`TransferError`] that names the volume and the snapshot.
-pub(super) async fn stage(
+async fn stage(
     context: &Arc<TaskContext>,
     account: &Account,
     media: &MediaClient,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{
-    IamInstanceProfileSpecification, InstanceNetworkInterfaceSpecification, InstanceType, Placement,
+    BlockDeviceMapping, EbsBlockDevice, IamInstanceProfileSpecification, InstanceNetworkInterfaceSpecification, InstanceType, Placement,
     ResourceType, Tenancy,
 };
 use snapferry_types::InstanceId;
@@ -36,8 +36,11 @@ pub struct NewInstance {
     pub keep_private_ips: bool,
     /// Key pair.
     pub key_name: Option<String>,
-    /// ARN of the instance profile.
-    pub iam_instance_profile_arn: Option<String>,
+    /// ARN or name of the instance profile.
+    pub iam_instance_profile: Option<String>,
+    /// Devices whose volumes are encrypted with another key than the image's snapshots are (or with one at all), and
+    /// the keys.
+    pub volume_keys: Vec<(String, String)>,
     /// Zone, where no interface decides it.
     pub availability_zone: Option<String>,
     /// `default`, `dedicated`; a host is not chosen again.
@@ -66,10 +69,8 @@ pub async fn run_instance(account: &Account, new: &NewInstance) -> Result<Instan
     let has_placement = placement.availability_zone.is_some()
         || placement.tenancy.is_some()
         || placement.group_name.is_some();
-    let profile = new
-        .iam_instance_profile_arn
-        .as_deref()
-        .map(|arn| IamInstanceProfileSpecification::builder().arn(arn).build());
+    let profile = new.iam_instance_profile.as_deref().map(profile);
+    let keys: Vec<BlockDeviceMapping> = new.volume_keys.iter().map(key_mapping).collect();
     let reply = account
         .call(|| async {
             let call = account.ec2().run_instances().image_id(&new.image_id).min_count(1).max_count(1);
@@ -78,6 +79,7 @@ pub async fn run_instance(account: &Account, new: &NewInstance) -> Result<Instan
             let call = call.set_placement(has_placement.then(|| placement.clone()));
             let call = call.set_ebs_optimized(new.ebs_optimized.then_some(true));
             let call = call.set_tag_specifications(specification(ResourceType::Instance, &new.tags));
+            let call = call.set_block_device_mappings(Some(keys.clone()).filter(|keys| !keys.is_empty()));
             let call = call.client_token(&new.client_token);
             let call = match new.network_interfaces.as_slice() {
                 [] => call.set_private_ip_address(new.private_ip.clone()),
@@ -151,6 +153,17 @@ pub async fn terminate_instance(account: &Account, instance: &InstanceId) -> Res
     }
 }
 
+fn profile(arn_or_name: &str) -> IamInstanceProfileSpecification {
+    let profile = IamInstanceProfileSpecification::builder();
+    if arn_or_name.starts_with("arn:") { profile.arn(arn_or_name) } else { profile.name(arn_or_name) }.build()
+}
+
+/// RegisterImage takes no keys; this is where AWS has them.
+fn key_mapping((device, key): &(String, String)) -> BlockDeviceMapping {
+    let ebs = EbsBlockDevice::builder().encrypted(true).kms_key_id(key).build();
+    BlockDeviceMapping::builder().device_name(device).ebs(ebs).build()
+}
+
 /// The address that an interface is to get.
 fn private_ip(new: &NewInstance, interface: &NetworkInterface) -> Option<String> {
     let wished = new.private_ip.clone().filter(|_| interface.device_index == 0);
@@ -192,7 +205,8 @@ mod tests {
             private_ip: None,
             keep_private_ips: false,
             key_name: None,
-            iam_instance_profile_arn: None,
+            iam_instance_profile: None,
+            volume_keys: Vec::new(),
             availability_zone: None,
             tenancy: None,
             placement_group: None,

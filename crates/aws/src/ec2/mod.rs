@@ -36,14 +36,14 @@ pub use instances::{
 pub use launch::{NewInstance, run_instance, terminate_instance, wait_instance_running};
 pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet};
 pub use power::{modify_delete_on_termination, start_instance, stop_instance, wait_instance_stopped};
-pub use regions::region_exists;
+pub use regions::{region_exists, zone_names};
 pub use remove::{remove_object, share_id};
 pub use sharing::{share_snapshot, snapshot_product_codes, snapshot_sharing, unshare_snapshot};
 pub use snapshots::{
     SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, snapshot_states,
     wait_snapshots_completed,
 };
-pub use tags::{FittedTags, create_tags, find_by_ledger_tag, fit_tags};
+pub use tags::{FittedTags, create_tags, delete_tags, find_by_ledger_tag, fit_tags};
 pub(crate) use tags::{specification as tag_specification, to_ec2 as to_ec2_tags};
 pub use taking::{Exclude, create_snapshot, create_snapshots};
 pub use volumes::{

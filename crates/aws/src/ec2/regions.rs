@@ -1,4 +1,4 @@
-//! Regions.
+//! Regions and their zones.
 
 use aws_sdk_ec2::types::Filter;
 use snapferry_types::Region;
@@ -20,4 +20,20 @@ pub async fn region_exists(account: &Account, region: &Region) -> Result<bool, A
         })
         .await?;
     Ok(reply.regions().iter().any(|found| found.region_name() == Some(region.as_str())))
+}
+
+/// Names of the region's availability zones that the account may use.
+///
+/// # Errors
+/// [`AwsError`].
+pub async fn zone_names(account: &Account) -> Result<Vec<String>, AwsError> {
+    let asked = Asked::new("ec2:DescribeAvailabilityZones", "zones of region", account.region().as_str());
+    let reply = account
+        .call(|| async {
+            let call = account.ec2().describe_availability_zones();
+            call.send().await.map_err(|error| asked.sort(&error))
+        })
+        .await?;
+    let zones = reply.availability_zones.unwrap_or_default().into_iter();
+    Ok(zones.filter_map(|zone| zone.zone_name).collect())
 }

@@ -66,6 +66,28 @@ pub async fn create_tags(account: &Account, object_id: &str, tags: &[Tag]) -> Re
         .map(|_| dropped)
 }
 
+/// Takes tags off an object, whatever their values; an object or a tag that is not there is done.
+///
+/// # Errors
+/// [`AwsError`].
+pub async fn delete_tags(account: &Account, object_id: &str, keys: &[&str]) -> Result<(), AwsError> {
+    let asked = Asked::new("ec2:DeleteTags", "resource", object_id);
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let tags: Vec<Ec2Tag> = keys.iter().map(|key| Ec2Tag::builder().key(*key).build()).collect();
+    let deleted = account
+        .call(|| async {
+            let call = account.ec2().delete_tags().resources(object_id).set_tags(Some(tags.clone()));
+            call.send().await.map_err(|error| asked.sort(&error))
+        })
+        .await;
+    match deleted {
+        Ok(_) | Err(AwsError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Ids of the objects that carry the ledger entry's tag, in no order; empty when nothing was made. Instances that
 /// are terminated are left out.
 ///

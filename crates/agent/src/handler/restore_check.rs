@@ -1,0 +1,225 @@
+//! What a restore refers to is looked at before anything is made: zones, subnets, security groups, key pairs, devices.
+//! Each error names the thing and the way out. Only looks; runs twice without a trace.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use snapferry_aws::ec2::{self, CheckedSubnet};
+use snapferry_aws::{Account, AwsError};
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::VolumeId;
+use snapferry_types::instance::{InstanceConfig, NetworkInterface};
+use snapferry_types::ledger::Purpose;
+use snapferry_types::spec::{AttachTo, NewInstanceSpec};
+
+use super::restore_source::Chosen;
+use crate::context::TaskContext;
+
+/// Where and as what a new instance is to start.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The wishes.
+    pub(super) wanted: NewInstanceSpec,
+    /// Interfaces that can be made, the primary one first.
+    pub(super) interfaces: Vec<NetworkInterface>,
+    /// The key pair.
+    pub(super) key_name: Option<String>,
+}
+
+/// The zone of new volumes.
+///
+/// # Errors
+/// [`TransferError`] that names the zone, the instance or the device.
+pub(super) async fn volumes(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    wish: Option<&str>,
+    attach: Option<&AttachTo>,
+    original: &InstanceConfig,
+    chosen: &[Chosen],
+) -> Result<String, TransferError> {
+    let Some(attach) = attach else {
+        let zone = wish.unwrap_or(&original.availability_zone);
+        let zones = ec2::zone_names(account).await?;
+        if zones.iter().any(|known| known == zone) {
+            return Ok(zone.to_owned());
+        }
+        let message = format!(
+            "{} has no availability zone {zone}: choose one of {}",
+            account.region(),
+            zones.join(", ")
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    };
+    let described = ec2::describe_instance(account, &attach.instance).await.map_err(|error| {
+        TransferError::from(error).context(format!("attach to {}", attach.instance))
+    })?;
+    let zone = described.config.availability_zone;
+    if let Some(wish) = wish.filter(|wish| *wish != zone) {
+        let message = format!(
+            "{} is in {zone}, the volumes are wanted in {wish}: leave out the zone, or attach to another instance",
+            attach.instance
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
+    if !matches!(described.state.as_str(), "running" | "stopped") {
+        let message = format!("{} is {}: volumes are attached when it runs or is stopped", attach.instance, described.state);
+        let class =
+            if described.state == "shutting-down" { ErrorClass::Invalid } else { ErrorClass::Unavailable };
+        return Err(TransferError::new(class, message));
+    }
+    let ours: Vec<String> = context
+        .ledger
+        .all_of(Purpose::RestoreResult)
+        .await
+        .into_iter()
+        .flat_map(|entry| entry.object_ids)
+        .collect();
+    for (n, (volume, device)) in attach.devices.iter().enumerate() {
+        let refuse = |why: String| Err(TransferError::new(ErrorClass::Invalid, why));
+        if !chosen.iter().any(|one| one.volume.volume_id == *volume) {
+            return refuse(format!("a device is named for {volume}, which is not among the chosen volumes"));
+        }
+        if attach.devices.iter().skip(n + 1).any(|(_, other)| other == device) {
+            return refuse(format!("device {device} is named twice"));
+        }
+        let at = described.config.volumes.iter().find(|one| one.device_name == *device);
+        let is_foreign = |id: &VolumeId| !ours.iter().any(|one| one == id.as_str());
+        if let Some(at) = at.filter(|at| is_foreign(&at.volume_id)) {
+            return refuse(format!(
+                "device {device} of {} is taken by {}: choose another",
+                attach.instance, at.volume_id
+            ));
+        }
+    }
+    Ok(zone)
+}
+
+/// Where a new instance is to start.
+///
+/// # Errors
+/// [`TransferError`] that names the subnet, the security group, the key pair, the address or the missing root volume.
+pub(super) async fn instance(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    original: &InstanceConfig,
+    wanted: &NewInstanceSpec,
+    chosen: &[Chosen],
+) -> Result<Place, TransferError> {
+    let root = &original.root_device_name;
+    if !chosen.iter().any(|one| one.config.device_name == *root) {
+        let message = format!(
+            "an instance needs its root volume ({root}), which is not among the chosen volumes: choose it too, or \
+             restore to volumes"
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
+    if let Some(ip) = &wanted.private_ip
+        && ip.parse::<Ipv4Addr>().is_err()
+    {
+        let message = format!("private_ip: {ip} is not an IPv4 address");
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
+    let interfaces = interfaces(context, account, original, wanted).await?;
+    let key_name = key_name(context, account, original, wanted).await?;
+    Ok(Place { wanted: wanted.clone(), interfaces, key_name })
+}
+
+/// The interfaces that can be made: the primary one must be, of the others it is said which cannot.
+async fn interfaces(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    original: &InstanceConfig,
+    wanted: &NewInstanceSpec,
+) -> Result<Vec<NetworkInterface>, TransferError> {
+    let mut primary = original.network_interfaces.iter().find(|one| one.device_index == 0).cloned();
+    if primary.is_none()
+        && let Some(subnet_id) = &wanted.subnet_id
+    {
+        primary = Some(NetworkInterface {
+            device_index: 0,
+            subnet_id: subnet_id.clone(),
+            vpc_id: None,
+            private_ip: None,
+            security_group_ids: Vec::new(),
+            delete_on_termination: true,
+        });
+    }
+    // Nothing is known of its network: AWS puts it into the default one.
+    let Some(mut primary) = primary else { return Ok(Vec::new()) };
+    if let Some(subnet_id) = &wanted.subnet_id {
+        primary.subnet_id.clone_from(subnet_id);
+    }
+    if !wanted.security_group_ids.is_empty() {
+        primary.security_group_ids.clone_from(&wanted.security_group_ids);
+    }
+    let subnet = check(account, &primary).await?;
+    let mut made = vec![primary];
+    for other in original.network_interfaces.iter().filter(|one| one.device_index != 0) {
+        let refused = match check(account, other).await {
+            Ok(of_other) if of_other.zone == subnet.zone => None,
+            Ok(of_other) => Some(format!("its subnet is in {}, the instance in {}", of_other.zone, subnet.zone)),
+            Err(error) if error.retryable() => return Err(error),
+            Err(error) => Some(error.message),
+        };
+        match refused {
+            None => made.push(other.clone()),
+            Some(why) => {
+                let text = format!(
+                    "network interface {} in {} is not made: {why}; attach one by hand",
+                    other.device_index, other.subnet_id
+                );
+                context.note(true, text).await?;
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Whether an interface can be made: its subnet, room in it, its security groups.
+async fn check(account: &Account, interface: &NetworkInterface) -> Result<CheckedSubnet, TransferError> {
+    let id = &interface.subnet_id;
+    let subnet = ec2::check_subnet(account, id).await.map_err(|error| {
+        let error = TransferError::from(error);
+        TransferError::new(error.class, format!("{}; or choose another subnet", error.message))
+    })?;
+    if subnet.free_addresses == 0 {
+        let message = format!("subnet {id} has no free address: choose another subnet");
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
+    let groups = &interface.security_group_ids;
+    ec2::check_security_groups(account, groups, &subnet.vpc).await.map_err(|error| {
+        let error = TransferError::from(error);
+        TransferError::new(error.class, format!("{}; or choose security groups of {}", error.message, subnet.vpc))
+    })?;
+    Ok(subnet)
+}
+
+/// The key pair: one that is wished for must exist; one of old that is gone is left out, since its public key is on
+/// the restored disk anyway.
+async fn key_name(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    original: &InstanceConfig,
+    wanted: &NewInstanceSpec,
+) -> Result<Option<String>, TransferError> {
+    let Some(name) = wanted.key_name.as_ref().or(original.key_name.as_ref()) else { return Ok(None) };
+    match ec2::check_key_pair(account, name).await {
+        Ok(()) => Ok(Some(name.clone())),
+        Err(error @ AwsError::NotFound { .. }) if wanted.key_name.is_some() => {
+            let error = TransferError::from(error);
+            Err(TransferError::new(error.class, format!("{}; or choose another key pair", error.message)))
+        }
+        Err(AwsError::NotFound { .. }) => {
+            let text = format!("key pair {name} does not exist any more; the instance is made without one");
+            context.note(true, text).await?;
+            Ok(None)
+        }
+        // Not being allowed to look is no reason to fail; RunInstances decides.
+        Err(error) if !error.retryable() => {
+            tracing::debug!(%error, "the key pair is not checked");
+            Ok(Some(name.clone()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

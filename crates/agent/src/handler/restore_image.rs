@@ -1,0 +1,320 @@
+//! Disk images: each volume becomes a file `<image folder>/<folder>/<volume>.<format>` on the access node.
+//!
+//! Runs twice, or dies at:
+//! - begin: which node began which images is in the checkpoint before a file is made, so that a partial file of this
+//!   task is known from one of another's, which is never touched.
+//! - writing: on the same node the partial file is gone on with from its mark; another node begins at the start.
+//! - finishing: an image is renamed when it is whole; one that was, but is not in the checkpoint yet, is written again.
+//! - cancel, failure for good: the node that runs the clean-up removes its files, the finished ones too.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use snapferry_aws::{EbsSnapshotSource, SessionScope};
+use snapferry_transfer::{
+    DiskImage, ErrorClass, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
+};
+use snapferry_types::spec::{Operation, RestoreSpec, RestoreTarget};
+use snapferry_types::{AccessNodeId, ImageFormat, LEAF_BLOCKS, VolumeId};
+use snapferry_wire::v1;
+
+use super::marks::Marks;
+use super::restore_source::{Blocks, Chosen, Origin};
+use super::{made, restore_done};
+use crate::context::TaskContext;
+
+/// The most blocks of 512 KiB that the VHD format can hold: 2,040 GiB.
+const MAX_VHD_BLOCKS: u32 = 2_040 * 2_048;
+
+/// The image files of a task, as kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImageMarks {
+    /// The node that writes them; the marks of written leaves count there only.
+    node: AccessNodeId,
+    /// Nodes that began them, whose partial files are this task's.
+    begun_on: BTreeSet<AccessNodeId>,
+    /// The volumes of the files.
+    volumes: BTreeSet<VolumeId>,
+    /// Volumes whose image is whole on that node.
+    #[serde(default)]
+    done: BTreeSet<VolumeId>,
+}
+
+/// Writes the images one after the other.
+///
+/// # Errors
+/// [`TransferError`] that names the file; `StorageFull` names the folder, and what was written stays for a next attempt.
+pub(super) async fn run(
+    context: &Arc<TaskContext>,
+    spec: &RestoreSpec,
+    folder: &str,
+    format: ImageFormat,
+    marks: &Marks,
+) -> Result<Vec<v1::Made>, TransferError> {
+    context.enter("plan");
+    let folder = place(context.shared.image_dir.as_deref(), folder)?;
+    let origin = Origin::open(context, spec).await?;
+    let account = context.tenant(SessionScope::BackupCopy).await?;
+    let chosen = origin.choose(context, &account, spec).await?;
+    check(context, &folder, format, &chosen, marks)?;
+    begin(context, marks, &chosen).await?;
+    make_folder(&folder).await?;
+
+    let mut results = Vec::with_capacity(chosen.len());
+    for one in chosen {
+        let volume = one.volume.volume_id.clone();
+        let path = file_of(&folder, &volume, format);
+        if !marks.images().is_some_and(|images| images.done.contains(&volume)) || !path.is_file() {
+            context.enter("write");
+            let write = write(context, spec, &origin, &one, &path, format, marks);
+            marks.while_keeping(context, write).await.map_err(|error| in_folder(error, &folder))?;
+            let saved = marks.save(context, |checkpoint| {
+                if let Some(images) = &mut checkpoint.images {
+                    images.done.insert(volume.clone());
+                }
+            });
+            saved.await?;
+        }
+        results.push(made("disk_image", path.display(), &volume));
+    }
+    restore_done::finish(context, marks, results).await
+}
+
+/// Where images go.
+fn place(image_dir: Option<&Path>, folder: &str) -> Result<PathBuf, TransferError> {
+    let image_dir = image_dir.ok_or_else(|| {
+        let message = "this access node takes no disk images: set image_dir in its [agent] configuration to the \
+                       folder they may be written below";
+        TransferError::new(ErrorClass::Invalid, message)
+    })?;
+    let is_plain = !folder.is_empty()
+        && !folder.contains(['\\', ':', '\0'])
+        && Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));
+    if !is_plain {
+        let message =
+            format!("folder {folder:?}: give plain names with / between, below the access node's image folder");
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
+    Ok(image_dir.join(folder))
+}
+
+fn file_of(folder: &Path, volume: &VolumeId, format: ImageFormat) -> PathBuf {
+    folder.join(format!("{volume}.{}", format.as_str()))
+}
+
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+/// Refuses what cannot become an image, and files that are not this task's.
+fn check(
+    context: &TaskContext,
+    folder: &Path,
+    format: ImageFormat,
+    chosen: &[Chosen],
+    marks: &Marks,
+) -> Result<(), TransferError> {
+    let is_ours = marks.images().is_some_and(|images| images.begun_on.contains(&node(context)));
+    for one in chosen {
+        let volume = &one.volume.volume_id;
+        if format == ImageFormat::Vhd && one.volume.n_blocks > MAX_VHD_BLOCKS {
+            let message = format!("{volume} is larger than the 2,040 GiB of a VHD: choose raw, qcow2 or vmdk");
+            return Err(TransferError::new(ErrorClass::Invalid, message));
+        }
+        let path = file_of(folder, volume, format);
+        for path in [partial_of(&path), path].into_iter().filter(|path| !is_ours && path.exists()) {
+            let message = format!(
+                "{} exists already, and may be another restore's: choose another folder, or remove it",
+                path.display()
+            );
+            return Err(TransferError::new(ErrorClass::Invalid, message));
+        }
+    }
+    Ok(())
+}
+
+fn node(context: &TaskContext) -> AccessNodeId {
+    context.lease.identity().node
+}
+
+/// Makes the files this task's, and forgets how far another node has come.
+async fn begin(context: &TaskContext, marks: &Marks, chosen: &[Chosen]) -> Result<(), TransferError> {
+    let node = node(context);
+    if marks.images().is_some_and(|images| images.node == node) {
+        return Ok(());
+    }
+    marks
+        .save(context, |checkpoint| {
+            checkpoint.written_leaves.clear();
+            let mut begun_on = checkpoint.images.take().map(|images| images.begun_on).unwrap_or_default();
+            begun_on.insert(node);
+            let volumes = chosen.iter().map(|one| one.volume.volume_id.clone()).collect();
+            checkpoint.images = Some(ImageMarks { node, begun_on, volumes, done: BTreeSet::new() });
+        })
+        .await
+}
+
+async fn make_folder(folder: &Path) -> Result<(), TransferError> {
+    tokio::fs::create_dir_all(folder).await.map_err(|cause| {
+        let class = match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::StorageFull,
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                ErrorClass::AccessDenied
+            }
+            _ => ErrorClass::Invalid,
+        };
+        TransferError::new(class, format!("make the folder {}: {cause}", folder.display()))
+    })
+}
+
+fn in_folder(error: TransferError, folder: &Path) -> TransferError {
+    if error.class != ErrorClass::StorageFull {
+        return error;
+    }
+    error.context(format!("the disk of {} is full: make room there; what was written is gone on with", folder.display()))
+}
+
+/// Writes one image and puts it at its path.
+async fn write(
+    context: &Arc<TaskContext>,
+    spec: &RestoreSpec,
+    origin: &Origin,
+    one: &Chosen,
+    path: &Path,
+    format: ImageFormat,
+    marks: &Marks,
+) -> Result<(), TransferError> {
+    let volume = &one.volume.volume_id;
+    let marked = marks.resume_leaf(volume);
+    // Without a mark nothing says that a partial file is of this recovery point.
+    let image = if marked > 0 {
+        DiskImage::open_or_create(path, written_as(format), one.volume.n_blocks)?
+    } else {
+        DiskImage::create(path, written_as(format), one.volume.n_blocks)?
+    };
+    let from_leaf = if image.is_new() { 0 } else { marked };
+    let progress = context.new_transfer();
+    match &origin.blocks {
+        Blocks::Library(media) => {
+            let sealer = Arc::new(Sealer::new(&context.spec.keys));
+            let source = media.volume_source(
+                spec.recovery_point,
+                &context.spec.tenant,
+                volume.as_str(),
+                one.volume.n_blocks,
+                Arc::clone(&sealer),
+            );
+            restore_volume(
+                Arc::new(source),
+                image.target(),
+                sealer,
+                context.shared.budget.clone(),
+                &context.shared.workers,
+                from_leaf,
+                &mut |leaf| marks.rise(volume, leaf),
+                progress,
+                context.stop.token().clone(),
+            )
+            .await?;
+        }
+        Blocks::Snapshots { .. } => copy(context, one, &image, from_leaf, marks, progress).await?,
+    }
+    // The conversion of a VMDK is not counted: its blocks were, when they were written.
+    image.finish(Arc::default(), context.stop.token().clone()).await?;
+    Ok(())
+}
+
+async fn copy(
+    context: &Arc<TaskContext>,
+    one: &Chosen,
+    image: &DiskImage,
+    from_leaf: u32,
+    marks: &Marks,
+    progress: Arc<TransferProgress>,
+) -> Result<(), TransferError> {
+    let volume = &one.volume.volume_id;
+    let snapshot = one.snapshot.as_ref().ok_or_else(|| {
+        TransferError::new(ErrorClass::Internal, format!("no snapshot was chosen for {volume}"))
+    })?;
+    let account = context.tenant(SessionScope::BackupCopy).await?;
+    let source = EbsSnapshotSource::open(&account, snapshot).await?;
+    resume_copy(
+        Arc::new(source),
+        image.target(),
+        context.shared.budget.clone(),
+        from_leaf.saturating_mul(LEAF_BLOCKS),
+        &mut |blocks| marks.rise(volume, blocks / LEAF_BLOCKS),
+        progress,
+        context.stop.token().clone(),
+    )
+    .await
+    .map(|_summary| ())
+    .map_err(|error| error.context(format!("write {volume} from {snapshot}")))
+}
+
+const fn written_as(format: ImageFormat) -> snapferry_transfer::ImageFormat {
+    match format {
+        ImageFormat::Raw => snapferry_transfer::ImageFormat::Raw,
+        ImageFormat::Qcow2 => snapferry_transfer::ImageFormat::Qcow2,
+        ImageFormat::Vmdk => snapferry_transfer::ImageFormat::Vmdk,
+        ImageFormat::Vhd => snapferry_transfer::ImageFormat::Vhd,
+    }
+}
+
+/// Removes the files that this task began on this node, unless the restore came to its end.
+///
+/// # Errors
+/// [`TransferError`] when the checkpoint does not read; a file that does not go is named in the job.
+pub(super) async fn clean_up(context: &Arc<TaskContext>) -> Result<(), TransferError> {
+    let Operation::Restore(spec) = &context.spec.operation else { return Ok(()) };
+    let RestoreTarget::DiskImage { folder, format } = &spec.target else { return Ok(()) };
+    let marks = Marks::read(context)?;
+    let Some(images) = marks.images() else { return Ok(()) };
+    let others: Vec<String> =
+        images.begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string).collect();
+    if !others.is_empty() {
+        let text = format!("unfinished images may be left in {folder} on access node {}", others.join(", "));
+        context.note(true, text).await?;
+    }
+    if !images.begun_on.contains(&node(context)) || marks.results().is_some() {
+        return Ok(());
+    }
+    let folder = place(context.shared.image_dir.as_deref(), folder)?;
+    let Ok(mut files) = tokio::fs::read_dir(&folder).await else { return Ok(()) };
+    let ending = format!(".{}", format.as_str());
+    while let Ok(Some(file)) = files.next_entry().await {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let stem = name.strip_suffix(".partial").or_else(|| name.strip_suffix(".converting")).unwrap_or(&name);
+        let Some(volume) = stem.strip_suffix(&ending).and_then(|volume| volume.parse::<VolumeId>().ok()) else {
+            continue;
+        };
+        if images.volumes.contains(&volume)
+            && let Err(cause) = tokio::fs::remove_file(file.path()).await
+        {
+            context.note(true, format!("{} could not be removed: {cause}", file.path().display())).await?;
+        }
+    }
+    // Only if nothing else is in it.
+    let _stays_when_used = tokio::fs::remove_dir(&folder).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_stay_below_the_image_folder() {
+        let dir = Path::new("/srv/images");
+        assert_eq!(place(Some(dir), "team-1/web").unwrap(), Path::new("/srv/images/team-1/web"));
+        for folder in ["", "..", "a/../../b", "/etc", "a\\b", "c:x", ".", "a\0b"] {
+            let error = place(Some(dir), folder).unwrap_err();
+            assert_eq!(error.class, ErrorClass::Invalid, "{folder:?}");
+        }
+        assert!(place(None, "a").unwrap_err().message.contains("image_dir"));
+    }
+}

@@ -1,0 +1,393 @@
+//! Every target of a restore, by separate processes: what comes back is compared byte for byte and with the
+//! configuration; kills and cancels at each step of an in-place restore leave the instance whole, with its old volumes
+//! or with the new ones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use awssim::faults::{Effect, Rule};
+use snapferry_api::job::{Job, JobState};
+use snapferry_api::restore::{AttachDevice, AttachTo, NewInstance, RestoreTarget};
+use snapferry_aws::ec2::{self, DescribedInstance};
+use snapferry_testkit::eventually;
+use snapferry_tests::{ACCOUNT, Disk, Rig, RigOptions, TestInstance, write_data, write_raw_image};
+use snapferry_types::aws::Tag;
+use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TaskState};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+fn one_agent() -> RigOptions {
+    RigOptions { n_agents: 1, ..RigOptions::default() }
+}
+
+async fn backed_up(rig: &Rig, instance: &TestInstance) -> RecoveryPointId {
+    let job = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    Rig::recovery_point(&job).unwrap()
+}
+
+async fn describe(rig: &Rig, instance: &InstanceId) -> DescribedInstance {
+    ec2::describe_instance(&rig.outsider().await.unwrap(), instance).await.unwrap()
+}
+
+/// The volumes of an instance by device name.
+async fn attached(rig: &Rig, instance: &InstanceId) -> BTreeMap<String, String> {
+    let described = describe(rig, instance).await;
+    let volumes = described.config.volumes.into_iter();
+    volumes.map(|volume| (volume.device_name, volume.volume_id.to_string())).collect()
+}
+
+fn made<'a>(job: &'a Job, kind: &str, source: &str) -> &'a str {
+    let mut made = job.tasks.iter().flat_map(|task| &task.made);
+    let found = made.find(|made| made.kind == kind && (source.is_empty() || made.source == source));
+    &found.unwrap_or_else(|| panic!("no {kind} of {source} in {job:#?}")).id
+}
+
+fn has_note(job: &Job, text: &str) -> bool {
+    job.tasks.iter().flat_map(|task| &task.notes).any(|note| note.text.contains(text))
+}
+
+/// Compares the tags and the configuration of a restored instance's volumes with those of the original.
+async fn check_volumes(rig: &Rig, original: &DescribedInstance, restored: &DescribedInstance) {
+    for before in &original.config.volumes {
+        let after = restored.config.volumes.iter().find(|one| one.device_name == before.device_name).unwrap();
+        assert_eq!(after.volume_type, before.volume_type);
+        assert_eq!((after.size_gib, after.iops), (before.size_gib, before.iops));
+        assert_eq!(after.throughput_mibps, before.throughput_mibps);
+        assert_eq!(after.encrypted, before.encrypted);
+        assert_eq!(after.delete_on_termination, before.delete_on_termination, "{}", before.device_name);
+        let tags = rig.sim.context().world.volume_tags(after.volume_id.as_str()).unwrap();
+        let old = rig.sim.context().world.volume_tags(before.volume_id.as_str()).unwrap();
+        assert_eq!(tags, old.into_iter().filter(|(key, _)| !key.starts_with("snapferry:")).collect());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 10).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let original = describe(&rig, &instance.id).await;
+    let point = backed_up(&rig, &instance).await;
+
+    let wanted = NewInstance {
+        name: Some("web restored".to_owned()),
+        instance_type: Some("m6i.xlarge".to_owned()),
+        iam_instance_profile: Some("other".to_owned()),
+        private_ip: Some("172.31.0.77".to_owned()),
+        stopped: true,
+        ..NewInstance::default()
+    };
+    let id = rig.restore_to(point, RestoreTarget::Instance(Box::new(wanted))).await.unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
+    let restored = describe(&rig, &new).await;
+    assert_eq!(restored.state, "stopped");
+    assert_eq!((restored.config.name(), restored.config.instance_type.as_str()), (Some("web restored"), "m6i.xlarge"));
+    assert!(restored.config.iam_instance_profile_arn.unwrap().ends_with(":instance-profile/other"));
+    assert_eq!(restored.config.network_interfaces[0].private_ip.as_deref(), Some("172.31.0.77"));
+    assert!(restored.config.tags.contains(&Tag::new("environment", "production")));
+    assert!(!restored.config.tags.iter().any(Tag::is_ownership), "{:?}", restored.config.tags);
+    let restored = describe(&rig, &new).await;
+    check_volumes(&rig, &original, &restored).await;
+
+    let plain = rig.restore_to(point, RestoreTarget::Instance(Box::default())).await.unwrap();
+    let job = rig.succeed(plain).await.unwrap();
+    let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
+    let restored = describe(&rig, &new).await;
+    assert_eq!((restored.state.as_str(), restored.config.name()), ("running", Some("web")));
+    check_volumes(&rig, &original, &restored).await;
+    rig.left(2, 6).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_cannot_be_made_is_refused_before_anything_is() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 2).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    let new = |wanted| RestoreTarget::Instance(Box::new(wanted));
+    let volumes = |zone: &str| RestoreTarget::Volumes { availability_zone: Some(zone.to_owned()), attach: None };
+    let attach = |instance: &str, devices| RestoreTarget::Volumes {
+        availability_zone: None,
+        attach: Some(AttachTo { instance: instance.parse().unwrap(), devices }),
+    };
+    let taken = vec![AttachDevice { volume: instance.volumes[0].parse().unwrap(), device: "/dev/xvda".to_owned() }];
+    let cases = [
+        (new(NewInstance { subnet_id: Some("subnet-0bad".to_owned()), ..Default::default() }), "subnet-0bad"),
+        (new(NewInstance { security_group_ids: vec!["sg-0bad".to_owned()], ..Default::default() }), "sg-0bad"),
+        (new(NewInstance { private_ip: Some("10.0.0".to_owned()), ..Default::default() }), "10.0.0"),
+        (volumes("eu-central-1z"), "eu-central-1z"),
+        (attach("i-0123456789abcdef0", Vec::new()), "i-0123456789abcdef0"),
+        (attach(instance.id.as_str(), taken), "/dev/xvda"),
+        (RestoreTarget::DiskImage { folder: "../out".to_owned(), format: ImageFormat::Raw }, "../out"),
+    ];
+    let mut n_refused = 0;
+    for (target, named) in cases {
+        // What the API refuses already is refused before anything is made, too.
+        let Ok(id) = rig.restore_to(point, target).await else { continue };
+        let (_, task) = rig.fail(id).await.unwrap();
+        let error = task.error.unwrap();
+        assert!(error.message.contains(named), "{named}: {}", error.message);
+        assert_eq!(task.attempts, 1, "{}", error.message);
+        n_refused += 1;
+    }
+    assert!(n_refused >= 4);
+    assert_eq!(rig.calls("ebs", "StartSnapshot"), 0);
+    rig.left(2, 2).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_attached_to_an_instance_of_choice() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 5).unwrap();
+    let other = TestInstance::place(&sim, "two", 1).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    let device = AttachDevice { volume: instance.volumes[1].parse().unwrap(), device: "/dev/sdk".to_owned() };
+    let target = RestoreTarget::Volumes {
+        availability_zone: None,
+        attach: Some(AttachTo { instance: other.id.clone(), devices: vec![device] }),
+    };
+    // The reply of the first order to attach is lost.
+    rig.hurt(Rule::new(Effect::LoseReply).on("ec2", "AttachVolume").times(1));
+    let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
+    assert_eq!(rig.fired(), 1);
+    instance.check(&sim, &job, &content).unwrap();
+    let devices = attached(&rig, &other.id).await;
+    assert_eq!(devices.len(), 4);
+    assert_eq!(devices["/dev/sdk"], made(&job, "volume", &instance.volumes[1]));
+    let described = describe(&rig, &other.id).await;
+    let root = made(&job, "volume", &instance.volumes[0]);
+    let root = described.config.volumes.iter().find(|one| one.volume_id.as_str() == root).unwrap();
+    assert!(root.delete_on_termination, "as it was");
+    assert!(!root.tags.iter().any(Tag::is_ownership), "{:?}", root.tags);
+    rig.left(2, 6).await.unwrap();
+}
+
+const IN_PLACE: RestoreTarget = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_the_instance_runs_again_with_what_it_had() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 10).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let original = describe(&rig, &instance.id).await;
+    let point = backed_up(&rig, &instance).await;
+    for volume in &instance.volumes {
+        write_data(&sim, volume, 3, 4, 77).unwrap();
+    }
+
+    let job = rig.succeed(rig.restore_to(point, IN_PLACE).await.unwrap()).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    let restored = describe(&rig, &instance.id).await;
+    assert_eq!(restored.state, "running");
+    check_volumes(&rig, &original, &restored).await;
+    for old in &instance.volumes {
+        let new = made(&job, "volume", old);
+        assert!(attached(&rig, &instance.id).await.values().any(|one| one == new));
+        assert_eq!(sim.world.volume_tags(old).unwrap()["snapferry:replaced-by"], new);
+        assert!(has_note(&job, old), "{:#?}", job.tasks[0].notes);
+    }
+    rig.left(2, 4).await.unwrap();
+
+    // Once more, and what it has now goes.
+    let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: true };
+    let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    assert_eq!(describe(&rig, &instance.id).await.state, "stopped");
+    rig.left(2, 4).await.unwrap();
+}
+
+/// The calls of a swap, in their order.
+const STEPS: [&str; 5] =
+    ["StopInstances", "DetachVolume", "AttachVolume", "ModifyInstanceAttribute", "StartInstances"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_killed_at_each_step_is_gone_on_with() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 3).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    for (n, step) in STEPS.into_iter().enumerate() {
+        rig.hurt(Rule::new(Effect::Hang { seconds: None }).on("ec2", step).times(1));
+        let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
+        let id = rig.restore_to(point, target).await.unwrap();
+        eventually(BOUND, "the step hangs", || async { rig.fired() == 1 }).await.unwrap();
+        rig.agents[n].kill9().unwrap();
+        rig.add_agent().unwrap();
+        let job = rig.succeed(id).await.unwrap();
+        assert_eq!(job.tasks[0].attempts, 2, "{step}");
+        instance.check(&sim, &job, &content).unwrap();
+        assert_eq!(describe(&rig, &instance.id).await.state, "running", "{step}");
+        assert_eq!(attached(&rig, &instance.id).await.len(), 2);
+        rig.left(2, 2).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_cancelled_at_each_step_is_taken_back() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 3).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    let before = attached(&rig, &instance.id).await;
+    for step in STEPS {
+        rig.hurt(Rule::new(Effect::Hang { seconds: Some(4.0) }).on("ec2", step).times(1));
+        let id = rig.restore_to(point, IN_PLACE).await.unwrap();
+        eventually(BOUND, "the step hangs", || async { rig.fired() == 1 }).await.unwrap();
+        rig.client.cancel_job(id).await.unwrap();
+        let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+        assert_eq!(job.summary.state, JobState::Cancelled, "{step}: {job:#?}");
+        assert_eq!(attached(&rig, &instance.id).await, before, "{step}");
+        let described = describe(&rig, &instance.id).await;
+        assert_eq!(described.state, "running", "{step}");
+        let roots: Vec<bool> =
+            described.config.volumes.iter().map(|volume| volume.delete_on_termination).collect();
+        assert_eq!(roots, [false, true], "{step}");
+        rig.left(2, 2).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_that_fails_for_good_is_taken_back_with_the_cause() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 3).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    let before = attached(&rig, &instance.id).await;
+    let refused = Effect::Error {
+        status: 400,
+        code: "InvalidParameterValue".to_owned(),
+        message: Some("no such thing".to_owned()),
+        reason: None,
+    };
+    for step in ["DetachVolume", "AttachVolume", "StartInstances"] {
+        let skip = u64::from(step != "StartInstances");
+        rig.hurt(Rule { skip, ..Rule::new(refused.clone()).on("ec2", step).times(1) });
+        let (_, task) = rig.fail(rig.restore_to(point, IN_PLACE).await.unwrap()).await.unwrap();
+        assert_eq!(rig.fired(), 1, "{step}");
+        assert!(task.error.unwrap().message.contains("no such thing"), "{step}");
+        assert_eq!(attached(&rig, &instance.id).await, before, "{step}");
+        assert_eq!(describe(&rig, &instance.id).await.state, "running", "{step}");
+        rig.left(2, 2).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_images_hold_what_the_volumes_held() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 5).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    for (format, name) in [
+        (ImageFormat::Raw, "raw"),
+        (ImageFormat::Qcow2, "qcow2"),
+        (ImageFormat::Vmdk, "vmdk"),
+        (ImageFormat::Vhd, "vpc"),
+    ] {
+        let target = RestoreTarget::DiskImage { folder: format!("all/{name}"), format };
+        let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
+        for volume in &instance.volumes {
+            let image = made(&job, "disk_image", volume);
+            let raw = rig.dir.join(format!("{volume}.reference"));
+            write_raw_image(&sim, volume, &raw).unwrap();
+            same_image(Path::new(image), name, &raw);
+        }
+    }
+    // The same again would write over what is there.
+    let target = RestoreTarget::DiskImage { folder: "all/raw".to_owned(), format: ImageFormat::Raw };
+    let (_, task) = rig.fail(rig.restore_to(point, target).await.unwrap()).await.unwrap();
+    assert!(task.error.unwrap().message.contains("exists already"));
+    rig.left(2, 2).await.unwrap();
+}
+
+fn same_image(image: &Path, format: &str, raw: &Path) {
+    let mut qemu = Command::new("qemu-img");
+    let output = qemu.args(["compare", "-f", format, "-F", "raw"]).arg(image).arg(raw).output().unwrap();
+    assert!(output.status.success(), "{}: {output:?}", image.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_disk_was_full_is_gone_on_with_by_a_new_process() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 60).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    let images = rig.dir.join("images");
+    std::fs::create_dir_all(&images).unwrap();
+    let disk = Disk::mount(&images, 40).unwrap();
+    let target = RestoreTarget::DiskImage { folder: "full".to_owned(), format: ImageFormat::Qcow2 };
+    let id = rig.restore_to(point, target).await.unwrap();
+    let job = rig
+        .wait(id, "the disk is full", |job| {
+            job.tasks[0].error.as_ref().is_some_and(|error| error.class == "storage_full")
+        })
+        .await
+        .unwrap();
+    let message = &job.tasks[0].error.as_ref().unwrap().message;
+    assert!(message.contains(&*images.join("full").to_string_lossy()), "{message}");
+    assert!(std::fs::read_dir(images.join("full")).unwrap().count() > 0, "the partial file stays");
+    rig.agents[0].kill9().unwrap();
+    disk.resize(300).unwrap();
+    rig.restart_killed_agent().unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert!(job.tasks[0].attempts >= 2);
+    for volume in &instance.volumes {
+        let raw = rig.dir.join(format!("{volume}.reference"));
+        write_raw_image(&sim, volume, &raw).unwrap();
+        same_image(Path::new(made(&job, "disk_image", volume)), "qcow2", &raw);
+    }
+    assert_eq!(std::fs::read_dir(images.join("full")).unwrap().count(), 2, "only the images are left");
+    rig.left(2, 2).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_killed_while_its_staging_goes_has_succeeded() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 5).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    // The first staging snapshot goes, the deletion of the second hangs.
+    rig.hurt(Rule { skip: 1, ..Rule::new(Effect::Hang { seconds: None }).on("ec2", "DeleteSnapshot").times(1) });
+    let id = rig.restore(point).await.unwrap();
+    eventually(BOUND, "the second deletion hangs", || async { rig.fired() == 1 }).await.unwrap();
+    let written = rig.calls("ebs", "PutSnapshotBlock");
+    rig.agents[0].kill9().unwrap();
+    rig.add_agent().unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!((job.tasks[0].attempts, job.tasks[0].state), (2, TaskState::Succeeded));
+    assert_eq!(rig.calls("ebs", "PutSnapshotBlock"), written, "something was written again");
+    instance.check(&sim, &job, &content).unwrap();
+    for volume in &instance.volumes {
+        let tags = sim.world.volume_tags(made(&job, "volume", volume)).unwrap();
+        assert!(!tags.keys().any(|key| key.starts_with("snapferry:")), "{tags:?}");
+        assert_eq!(tags["Name"], sim.world.volume_tags(volume).unwrap()["Name"]);
+    }
+    rig.left(2, 4).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_instance_restore_leaves_nothing() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 3).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    for step in ["RegisterImage", "CreateTags", "ModifyInstanceAttribute", "DeregisterImage"] {
+        rig.hurt(Rule::new(Effect::Hang { seconds: Some(4.0) }).on("ec2", step).times(1));
+        let id = rig.restore_to(point, RestoreTarget::Instance(Box::default())).await.unwrap();
+        eventually(BOUND, "the step hangs", || async { rig.fired() == 1 }).await.unwrap();
+        rig.client.cancel_job(id).await.unwrap();
+        rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+        rig.left(2, 2).await.unwrap_or_else(|error| panic!("{step}: {error:#}"));
+    }
+    let inventory = sim.world.inventory(Some(ACCOUNT));
+    assert!(inventory.get("images").is_none_or(Vec::is_empty), "{inventory:?}");
+}
