@@ -207,6 +207,24 @@ pub enum AwsError {
         /// The missing or malformed part.
         lacks: String,
     },
+    /// The bucket is in another region than what needs it.
+    #[error("bucket {bucket} is in {found}; ImportSnapshot in {needed} needs one there")]
+    BucketElsewhere {
+        /// The bucket.
+        bucket: String,
+        /// Its region.
+        found: String,
+        /// Where it would have to be.
+        needed: String,
+    },
+    /// A local file cannot be read, or is not what it was.
+    #[error("{path} cannot be read: {cause}")]
+    File {
+        /// The file.
+        path: String,
+        /// The cause.
+        cause: String,
+    },
     /// The work was told to stop.
     #[error("the work was told to stop")]
     Cancelled,
@@ -223,7 +241,11 @@ impl AwsError {
             | Self::BadCredentials { .. }
             | Self::WrongAccount { .. } => ErrorClass::AccessDenied,
             Self::Throttled { .. } | Self::QuotaExceeded { .. } => ErrorClass::Throttled,
-            Self::Invalid { .. } | Self::Unrelated { .. } | Self::Failed { .. } => ErrorClass::Invalid,
+            Self::Invalid { .. }
+            | Self::Unrelated { .. }
+            | Self::Failed { .. }
+            | Self::BucketElsewhere { .. }
+            | Self::File { .. } => ErrorClass::Invalid,
             Self::Busy { .. }
             | Self::TokenExpired { .. }
             | Self::Expired { .. }
@@ -298,6 +320,20 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// A denial. AWS's message may name another action than the one asked for: making a thing with tags also needs
+    /// CreateTags, and reading an encrypted one needs its key.
+    fn denied(&self, message: &str) -> AwsError {
+        let named = word_after(message, "not authorized to perform: ").filter(|action| is_action(action));
+        let (action, resource) = match named {
+            Some(action) if action != self.action => {
+                let resource = word_after(message, "on resource: ").map(ToOwned::to_owned);
+                (action, resource.unwrap_or_else(|| self.resource()))
+            }
+            _ => (self.action, self.resource()),
+        };
+        AwsError::AccessDenied { action: action.to_owned(), resource, message: message.to_owned() }
+    }
+
     /// Sorts an SDK error.
     pub(crate) fn sort<E, R>(&self, error: &SdkError<E, R>) -> AwsError
     where
@@ -324,7 +360,7 @@ impl<'a> Asked<'a> {
         let (code_text, message_text) = (code.to_owned(), message.to_owned());
         match code {
             "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "OptInRequired" => {
-                AwsError::AccessDenied { action, resource, message: message_text }
+                self.denied(message)
             }
             "AuthFailure"
             | "InvalidClientTokenId"
@@ -347,7 +383,11 @@ impl<'a> Asked<'a> {
             | "RequestThrottled"
             | "TooManyRequestsException"
             | "SlowDown" => AwsError::Throttled { action, resource, scope: ThrottleScope::Account },
-            "ResourceNotFoundException" => AwsError::NotFound { what: self.what, id: self.id.to_owned() },
+            "ResourceNotFoundException"
+            | "NotFoundException"
+            | "NoSuchBucket"
+            | "NoSuchKey"
+            | "NoSuchUpload" => AwsError::NotFound { what: self.what, id: self.id.to_owned() },
             "ServiceQuotaExceededException"
             | "ConcurrentLimitExceededException"
             | "InsufficientInstanceCapacity"
@@ -369,11 +409,17 @@ impl<'a> Asked<'a> {
             "InternalError"
             | "InternalFailure"
             | "InternalServerException"
+            | "KMSInternalException"
+            | "KeyUnavailableException"
+            | "DependencyTimeoutException"
             | "Unavailable"
             | "ServiceUnavailable"
             | "RequestTimeout"
             | "RequestTimeoutException" => self.unavailable(format!("{code}: {message}")),
-            _ if code.ends_with(".NotFound") || code == "InvalidAMIID.Unavailable" => {
+            _ if code.ends_with(".NotFound")
+                || code == "InvalidAMIID.Unavailable"
+                || code.starts_with("InvalidConversionTaskId") =>
+            {
                 AwsError::NotFound { what: self.what, id: self.id.to_owned() }
             }
             _ if code.ends_with("LimitExceeded") => {
@@ -381,9 +427,7 @@ impl<'a> Asked<'a> {
             }
             _ if status >= 500 => self.unavailable(format!("HTTP {status} {code}: {message}")),
             _ if status == 429 => AwsError::Throttled { action, resource, scope: ThrottleScope::Account },
-            _ if status == 403 && code.is_empty() => {
-                AwsError::AccessDenied { action, resource, message: message_text }
-            }
+            _ if status == 403 && code.is_empty() => self.denied(message),
             _ => AwsError::Invalid {
                 action,
                 resource,
@@ -392,6 +436,21 @@ impl<'a> Asked<'a> {
             },
         }
     }
+}
+
+/// The word that follows a phrase.
+fn word_after<'a>(text: &'a str, phrase: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(phrase)?;
+    let word = rest.split_whitespace().next()?.trim_matches(|c| matches!(c, '.' | ',' | ';' | '"' | '\''));
+    (!word.is_empty()).then_some(word)
+}
+
+/// Whether a word has the shape of an IAM action, such as `kms:Decrypt`.
+fn is_action(word: &str) -> bool {
+    word.split_once(':').is_some_and(|(service, call)| {
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_name(service) && is_name(call)
+    })
 }
 
 /// The HTTP status of a raw reply.
@@ -440,5 +499,22 @@ mod tests {
     fn a_denial_names_the_action_and_the_thing() {
         let text = ASKED.sort_code("UnauthorizedOperation", "You are not authorized", 403).to_string();
         assert!(text.contains("ec2:DeleteSnapshot") && text.contains("snapshot snap-1"), "{text}");
+    }
+
+    #[test]
+    fn a_denial_that_names_another_action_is_about_that_one() {
+        let message = "User: arn:aws:sts::111122223333:assumed-role/r/s is not authorized to perform: kms:Decrypt on \
+                       resource: arn:aws:kms:eu-central-1:111122223333:key/1 because no policy allows it";
+        let denied = ASKED.sort_code("AccessDeniedException", message, 400);
+        let AwsError::AccessDenied { action, resource, .. } = denied else { panic!("{denied}") };
+        assert_eq!(
+            (action.as_str(), resource.as_str()),
+            ("kms:Decrypt", "arn:aws:kms:eu-central-1:111122223333:key/1")
+        );
+        let same = "not authorized to perform: ec2:DeleteSnapshot on resource: arn:aws:ec2:eu-central-1::snapshot/snap-1";
+        let denied = ASKED.sort_code("UnauthorizedOperation", same, 403).to_string();
+        assert!(denied.starts_with("ec2:DeleteSnapshot on snapshot snap-1 is denied"), "{denied}");
+        let odd = ASKED.sort_code("AccessDenied", "not authorized to perform: this", 403);
+        assert!(matches!(odd, AwsError::AccessDenied { action, .. } if action == "ec2:DeleteSnapshot"));
     }
 }

@@ -10,11 +10,17 @@ pub mod calls;
 pub mod ebs;
 pub mod ec2;
 pub mod error;
+pub mod kms;
+pub mod preflight;
 pub mod quota;
+pub mod s3;
 pub mod session;
 
 pub use calls::{CallCounter, CallFigures};
 pub use ebs::{EbsSnapshotSource, EbsSnapshotTarget, NewSnapshot, ReadFigures, start_snapshot};
 pub use error::{AwsError, ThrottleScope};
+pub use kms::{KeyInfo, KeyManager, KeyState, KeyUse, describe_key, key_probe};
+pub use preflight::{Denied, Preflight, Probe};
 pub use quota::{Direction, Governor, QuotaSettings};
+pub use s3::S3;
 pub use session::{Account, Clients, SessionPurpose, SessionScope};

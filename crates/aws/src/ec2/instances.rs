@@ -1,6 +1,6 @@
 //! Instances as they are: the configuration that goes beside a recovery point, and lists for discovery.
 
-use aws_sdk_ec2::types::{Instance, Placement, Volume};
+use aws_sdk_ec2::types::{Instance, Placement};
 use snapferry_types::aws::Tag;
 use snapferry_types::instance::{
     INSTANCE_CONFIG_VERSION, InstanceConfig, NetworkInterface, OsFamily, VolumeConfig,
@@ -10,6 +10,7 @@ use snapferry_types::{InstanceId, VolumeId};
 use crate::ec2::paging::all_pages;
 use crate::ec2::snapshots::parsed;
 use crate::ec2::tags::told;
+use crate::ec2::volumes::{DescribedVolume, described};
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
 
@@ -23,8 +24,14 @@ pub struct DescribedInstance {
     pub config: InstanceConfig,
     /// `running`, `stopped`, …
     pub state: String,
-    /// What a backup will leave out, in sentences for the job.
+    /// What a backup will leave out or fail at, in sentences for the job.
     pub notes: Vec<String>,
+    /// Marketplace product codes: its root volume cannot be attached elsewhere.
+    pub product_codes: Vec<String>,
+    /// The Outpost it runs on.
+    pub outpost_arn: Option<String>,
+    /// Its EBS volumes as they are, with state and attachments, by device name as in the configuration.
+    pub volumes: Vec<DescribedVolume>,
 }
 
 /// An instance in a list.
@@ -68,12 +75,20 @@ pub async fn describe_instance(account: &Account, id: &InstanceId) -> Result<Des
     if state == "terminated" {
         return Err(AwsError::NotFound { what: "instance", id: format!("{id} (terminated)") });
     }
-    let volumes = volumes_of(account, &asked, &instance).await?;
-    let (config, notes) = config_of(account, &asked, instance, volumes)?;
+    let found = volumes_of(account, &asked, &instance).await?;
+    let codes = instance.product_codes().iter().filter_map(|code| code.product_code_id());
+    let product_codes = codes.map(ToOwned::to_owned).collect();
+    let outpost_arn = instance.outpost_arn().filter(|arn| !arn.is_empty()).map(ToOwned::to_owned);
+    let (config, mut notes) = config_of(account, &asked, instance, &found)?;
     if config.volumes.is_empty() {
         return Err(asked.invalid("NoVolumes", "it has no EBS volumes: there is nothing to back up"));
     }
-    Ok(DescribedInstance { config, state, notes })
+    let of = |wanted: &VolumeId| found.iter().find(|volume| volume.id == *wanted).cloned();
+    let volumes: Vec<_> = config.volumes.iter().filter_map(|volume| of(&volume.volume_id)).collect();
+    for volume in volumes.iter().filter(|volume| volume.state == "error") {
+        notes.push(format!("volume {} is in state error: AWS takes no snapshots of it", volume.id));
+    }
+    Ok(DescribedInstance { config, state, notes, product_codes, outpost_arn, volumes })
 }
 
 /// The state of an instance: `pending`, `running`, `stopped`, …
@@ -122,7 +137,7 @@ async fn volumes_of(
     account: &Account,
     asked: &Asked<'_>,
     instance: &Instance,
-) -> Result<Vec<Volume>, AwsError> {
+) -> Result<Vec<DescribedVolume>, AwsError> {
     let ids: Vec<String> = instance
         .block_device_mappings()
         .iter()
@@ -132,7 +147,7 @@ async fn volumes_of(
         return Ok(Vec::new());
     }
     let asked = Asked::new("ec2:DescribeVolumes", "volumes of instance", asked.id);
-    all_pages(asked, async |token: Option<String>| {
+    let found = all_pages(asked, async |token: Option<String>| {
         let reply = account
             .call(|| async {
                 let call = account.ec2().describe_volumes().set_volume_ids(Some(ids.clone()));
@@ -141,14 +156,15 @@ async fn volumes_of(
             .await?;
         Ok((reply.volumes.unwrap_or_default(), reply.next_token))
     })
-    .await
+    .await?;
+    found.into_iter().map(|volume| described(&asked, volume)).collect()
 }
 
 fn config_of(
     account: &Account,
     asked: &Asked<'_>,
     instance: Instance,
-    mut volumes: Vec<Volume>,
+    volumes: &[DescribedVolume],
 ) -> Result<(InstanceConfig, Vec<String>), AwsError> {
     let mut notes = Vec::new();
     let mut mapped = Vec::new();
@@ -158,11 +174,9 @@ fn config_of(
             notes.push(format!("{device_name} is not an EBS volume (instance store?) and is left out"));
             continue;
         };
-        let position = volumes.iter().position(|volume| volume.volume_id() == Some(&id));
-        let position = position.ok_or_else(|| AwsError::NotFound { what: "volume", id: id.clone() })?;
-        let volume = volumes.swap_remove(position);
-        let delete = ebs.delete_on_termination.unwrap_or(false);
-        mapped.push(volume_config(asked, &id, device_name, volume, delete)?);
+        let volume = volumes.iter().find(|volume| volume.id.as_str() == id);
+        let volume = volume.ok_or_else(|| AwsError::NotFound { what: "volume", id: id.clone() })?;
+        mapped.push(volume_config(device_name, volume, ebs.delete_on_termination.unwrap_or(false)));
     }
     mapped.sort_by(|a, b| a.device_name.cmp(&b.device_name));
     if instance.instance_lifecycle.is_some() {
@@ -204,30 +218,19 @@ fn config_of(
     Ok((config, notes))
 }
 
-fn volume_config(
-    asked: &Asked<'_>,
-    id: &str,
-    device_name: String,
-    volume: Volume,
-    delete_on_termination: bool,
-) -> Result<VolumeConfig, AwsError> {
-    Ok(VolumeConfig {
-        volume_id: parsed(asked, id)?,
+fn volume_config(device_name: String, volume: &DescribedVolume, delete_on_termination: bool) -> VolumeConfig {
+    VolumeConfig {
+        volume_id: volume.id.clone(),
         device_name,
-        size_gib: volume
-            .size
-            .and_then(|gib| u32::try_from(gib).ok())
-            .ok_or_else(|| asked.lacks(format!("the size of {id}")))?,
-        volume_type: volume
-            .volume_type
-            .map_or_else(|| "standard".to_owned(), |kind| kind.as_str().to_owned()),
-        iops: volume.iops.and_then(|n| u32::try_from(n).ok()),
-        throughput_mibps: volume.throughput.and_then(|n| u32::try_from(n).ok()),
-        encrypted: volume.encrypted.unwrap_or(false),
-        kms_key_id: volume.kms_key_id,
+        size_gib: volume.size_gib,
+        volume_type: volume.volume_type.clone(),
+        iops: volume.iops,
+        throughput_mibps: volume.throughput_mibps,
+        encrypted: volume.encrypted,
+        kms_key_id: volume.kms_key_id.clone(),
         delete_on_termination,
-        tags: told(volume.tags),
-    })
+        tags: volume.tags.clone(),
+    }
 }
 
 fn interface(interface: aws_sdk_ec2::types::InstanceNetworkInterface) -> Option<NetworkInterface> {

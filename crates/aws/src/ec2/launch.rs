@@ -20,7 +20,8 @@ use crate::session::Account;
 
 const LONGEST_WAIT: Duration = Duration::from_secs(20 * 60);
 
-/// An instance to be started. Private addresses are left to AWS: the old ones may be in use.
+/// An instance to be started. Private addresses are left to AWS unless wished for: the old ones may be in use.
+/// RunInstances always starts; whoever wants it stopped stops it afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewInstance {
     /// The image.
@@ -29,6 +30,10 @@ pub struct NewInstance {
     pub instance_type: String,
     /// Interfaces by device index; the first gives the subnet and thereby the zone. None leaves it to AWS.
     pub network_interfaces: Vec<NetworkInterface>,
+    /// Private address of the primary interface.
+    pub private_ip: Option<String>,
+    /// Whether the interfaces get the private addresses that they are described with.
+    pub keep_private_ips: bool,
     /// Key pair.
     pub key_name: Option<String>,
     /// ARN of the instance profile.
@@ -75,11 +80,16 @@ pub async fn run_instance(account: &Account, new: &NewInstance) -> Result<Instan
             let call = call.set_tag_specifications(specification(ResourceType::Instance, &new.tags));
             let call = call.client_token(&new.client_token);
             let call = match new.network_interfaces.as_slice() {
-                [] => call,
-                [only] => call.subnet_id(&only.subnet_id).set_security_group_ids(
-                    Some(only.security_group_ids.clone()).filter(|ids| !ids.is_empty()),
-                ),
-                several => call.set_network_interfaces(Some(several.iter().map(interface).collect())),
+                [] => call.set_private_ip_address(new.private_ip.clone()),
+                [only] => {
+                    let groups = Some(only.security_group_ids.clone()).filter(|ids| !ids.is_empty());
+                    let call = call.subnet_id(&only.subnet_id).set_security_group_ids(groups);
+                    call.set_private_ip_address(private_ip(new, only))
+                }
+                several => {
+                    let interfaces = several.iter().map(|one| interface(one, private_ip(new, one)));
+                    call.set_network_interfaces(Some(interfaces.collect()))
+                }
             };
             call.send().await.map_err(|error| asked.sort(&error))
         })
@@ -106,6 +116,8 @@ pub async fn wait_instance_running(
         };
         match state.as_str() {
             "running" => return Ok(()),
+            // Right after the order to start it, the state before may still be seen.
+            "stopped" | "stopping" if wait.is_young() => wait.pause(state, stop).await?,
             "terminated" | "shutting-down" | "stopped" | "stopping" => {
                 let message = "it did not start; its state reason in the console says why (often: no access to \
                                the key of a volume)";
@@ -139,11 +151,61 @@ pub async fn terminate_instance(account: &Account, instance: &InstanceId) -> Res
     }
 }
 
-fn interface(interface: &NetworkInterface) -> InstanceNetworkInterfaceSpecification {
+/// The address that an interface is to get.
+fn private_ip(new: &NewInstance, interface: &NetworkInterface) -> Option<String> {
+    let wished = new.private_ip.clone().filter(|_| interface.device_index == 0);
+    wished.or_else(|| interface.private_ip.clone().filter(|_| new.keep_private_ips))
+}
+
+fn interface(
+    interface: &NetworkInterface,
+    private_ip: Option<String>,
+) -> InstanceNetworkInterfaceSpecification {
     InstanceNetworkInterfaceSpecification::builder()
         .set_device_index(i32::try_from(interface.device_index).ok())
         .subnet_id(&interface.subnet_id)
         .set_groups(Some(interface.security_group_ids.clone()).filter(|ids| !ids.is_empty()))
+        .set_private_ip_address(private_ip)
         .delete_on_termination(interface.delete_on_termination)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_left_to_aws_unless_wished_for() {
+        let described = |device_index, ip: &str| NetworkInterface {
+            device_index,
+            subnet_id: "subnet-1".to_owned(),
+            vpc_id: None,
+            private_ip: Some(ip.to_owned()),
+            security_group_ids: Vec::new(),
+            delete_on_termination: true,
+        };
+        let (first, second) = (described(0, "10.0.0.5"), described(1, "10.0.0.6"));
+        let mut new = NewInstance {
+            image_id: "ami-1".to_owned(),
+            instance_type: "m6i.large".to_owned(),
+            network_interfaces: vec![first.clone(), second.clone()],
+            private_ip: None,
+            keep_private_ips: false,
+            key_name: None,
+            iam_instance_profile_arn: None,
+            availability_zone: None,
+            tenancy: None,
+            placement_group: None,
+            ebs_optimized: false,
+            tags: Vec::new(),
+            client_token: "token".to_owned(),
+        };
+        assert_eq!((private_ip(&new, &first), private_ip(&new, &second)), (None, None));
+        new.private_ip = Some("10.0.0.99".to_owned());
+        assert_eq!(private_ip(&new, &first).as_deref(), Some("10.0.0.99"));
+        assert_eq!(private_ip(&new, &second), None);
+        new.keep_private_ips = true;
+        assert_eq!(private_ip(&new, &first).as_deref(), Some("10.0.0.99"), "the wish goes before");
+        assert_eq!(interface(&second, private_ip(&new, &second)).private_ip_address(), Some("10.0.0.6"));
+    }
 }

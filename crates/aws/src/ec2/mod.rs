@@ -1,32 +1,54 @@
 //! The EC2 steps of a backup and a restore. Each is one call, or one wait; those that make something take the tags
 //! (or the token) by which the same thing is found when the reply is lost. Deleting what is already gone is done.
 
+mod attachments;
+mod copies;
 mod images;
+mod imports;
+mod instance_types;
 mod instances;
 mod launch;
+mod network;
 mod paging;
+mod power;
 mod regions;
 mod remove;
+mod sharing;
 mod snapshots;
 mod tags;
+mod taking;
 mod volumes;
 mod wait;
 
+pub use attachments::{
+    attach_volume, detach_volume, free_device_name, wait_volume_attached, wait_volume_detached,
+};
+pub use copies::{NewCopy, copy_snapshot};
 pub use images::{ImageVolume, NewImage, deregister_image, image_available, register_image};
+pub use imports::{
+    ImportFormat, ImportPhase, ImportState, NewImport, cancel_import, find_import_by_ledger_tag,
+    import_snapshot, import_state, wait_import,
+};
+pub use instance_types::{DescribedInstanceType, describe_instance_type};
 pub use instances::{
     DescribedInstance, InstancePage, InstanceSummary, describe_instance, instance_state, list_instances,
 };
 pub use launch::{NewInstance, run_instance, terminate_instance, wait_instance_running};
+pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet};
+pub use power::{modify_delete_on_termination, start_instance, stop_instance, wait_instance_stopped};
 pub use regions::region_exists;
 pub use remove::{remove_object, share_id};
+pub use sharing::{share_snapshot, snapshot_product_codes, snapshot_sharing, unshare_snapshot};
 pub use snapshots::{
-    Exclude, SnapshotPhase, SnapshotState, create_snapshots, delete_snapshot, share_snapshot,
-    snapshot_states, unshare_snapshot, wait_snapshots_completed,
+    SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, snapshot_states,
+    wait_snapshots_completed,
 };
-pub use tags::{create_tags, find_by_ledger_tag};
+pub use tags::{FittedTags, create_tags, find_by_ledger_tag, fit_tags};
+pub(crate) use tags::{specification as tag_specification, to_ec2 as to_ec2_tags};
+pub use taking::{Exclude, create_snapshot, create_snapshots};
 pub use volumes::{
-    NewVolume, attach_volume, create_volume, delete_volume, detach_volume, volume_state,
-    wait_volume_available,
+    DescribedVolume, NewVolume, VolumeAttachment, create_volume, delete_volume, describe_volume,
+    volume_product_codes, volume_state, wait_volume_available,
 };
 
 #[cfg(test)]
@@ -50,8 +72,15 @@ mod tests {
         is_send(super::wait_snapshots_completed(account, &snapshot, |_| (), &stop)).await.unwrap();
         is_send(super::describe_instance(account, &instance)).await.unwrap();
         is_send(super::snapshot_states(account, &snapshot)).await.unwrap();
+        is_send(super::existing_snapshots(account, &snapshot)).await.unwrap();
+        is_send(super::wait_volume_attached(account, &volume, &instance, &stop)).await.unwrap();
+        is_send(super::wait_volume_detached(account, &volume, &stop)).await.unwrap();
+        is_send(super::wait_instance_stopped(account, &instance, &stop)).await.unwrap();
+        is_send(super::check_security_groups(account, &[], "vpc-1")).await.unwrap();
+        is_send(super::wait_import(account, "import-snap-1", |_| (), &stop)).await.unwrap();
         let kind = snapferry_types::ledger::ObjectKind::Volume;
         let entry = snapferry_types::LedgerId::generate();
         is_send(super::find_by_ledger_tag(account, kind, entry)).await.unwrap();
+        is_send(super::find_import_by_ledger_tag(account, entry)).await.unwrap();
     }
 }

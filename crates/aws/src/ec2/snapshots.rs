@@ -1,17 +1,15 @@
-//! Snapshots of an instance's volumes.
+//! Snapshots: looked at, waited for, deleted.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
-use aws_sdk_ec2::config::retry::RetryConfig;
-use aws_sdk_ec2::types::{
-    CopyTagsFromSource, InstanceSpecification, OperationType, ResourceType, SnapshotAttributeName,
-};
+use aws_sdk_ec2::types::Filter;
 use snapferry_types::aws::Tag;
-use snapferry_types::{AccountId, InstanceId, SnapshotId, VolumeId};
+use snapferry_types::{AccountId, SnapshotId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
 use crate::ec2::paging::all_pages;
-use crate::ec2::tags::{specification, told};
+use crate::ec2::tags::told;
 use crate::ec2::wait::Wait;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
@@ -20,15 +18,6 @@ use crate::session::Account;
 const LONGEST_WAIT: Duration = Duration::from_secs(48 * 3_600);
 /// Snapshots asked about in one call.
 const IDS_PER_CALL: usize = 200;
-
-/// Volumes that CreateSnapshots leaves out.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Exclude {
-    /// The root volume.
-    pub boot_volume: bool,
-    /// These others.
-    pub data_volumes: Vec<VolumeId>,
-}
 
 /// How far a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +32,8 @@ pub enum SnapshotPhase {
     Other(String),
 }
 
-/// A snapshot as EC2 describes it.
+/// A snapshot as EC2 describes it. Its product codes are asked for by
+/// [`snapshot_product_codes`](super::snapshot_product_codes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotState {
     /// Its id.
@@ -60,46 +50,14 @@ pub struct SnapshotState {
     pub encrypted: bool,
     /// With which key.
     pub kms_key_id: Option<String>,
+    /// Whose it is.
+    pub owner: Option<AccountId>,
+    /// The moment whose content it has.
+    pub started: Option<SystemTime>,
+    /// The Outpost it is kept on; such a one cannot be read block by block.
+    pub outpost_arn: Option<String>,
     /// Tags.
     pub tags: Vec<Tag>,
-}
-
-/// Takes snapshots of the instance's volumes at one moment (crash-consistent), with the tags given and those of the
-/// volumes. The call has no client token: `tags` must have the ledger's tag, and after an error that is
-/// [`AwsError::retryable`] look with [`find_by_ledger_tag`](super::find_by_ledger_tag) before repeating it.
-///
-/// # Errors
-/// [`AwsError`].
-pub async fn create_snapshots(
-    account: &Account,
-    instance: &InstanceId,
-    exclude: &Exclude,
-    tags: &[Tag],
-) -> Result<Vec<(VolumeId, SnapshotId)>, AwsError> {
-    let asked = Asked::new("ec2:CreateSnapshots", "instance", instance.as_str());
-    let excluded: Vec<String> = exclude.data_volumes.iter().map(ToString::to_string).collect();
-    let which = InstanceSpecification::builder()
-        .instance_id(instance.as_str())
-        .exclude_boot_volume(exclude.boot_volume)
-        .set_exclude_data_volume_ids((!excluded.is_empty()).then_some(excluded))
-        .build();
-    let reply = account
-        .call_without_token(|| async {
-            let call = account.ec2().create_snapshots().instance_specification(which.clone());
-            let call = call.set_tag_specifications(specification(ResourceType::Snapshot, tags));
-            let call = call.copy_tags_from_source(CopyTagsFromSource::Volume);
-            let call = call.description(format!("snapferry backup of {instance}"));
-            let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
-            call.customize().config_override(once).send().await.map_err(|error| asked.sort(&error))
-        })
-        .await?;
-    let made = reply.snapshots.unwrap_or_default().into_iter();
-    made.map(|snapshot| {
-        let volume = snapshot.volume_id.ok_or_else(|| asked.lacks("VolumeId"))?;
-        let id = snapshot.snapshot_id.ok_or_else(|| asked.lacks("SnapshotId"))?;
-        Ok((parsed(&asked, &volume)?, parsed(&asked, &id)?))
-    })
-    .collect()
 }
 
 /// The states of snapshots, in no order. An unknown one is an error that names it.
@@ -132,6 +90,38 @@ pub async fn snapshot_states(account: &Account, ids: &[SnapshotId]) -> Result<Ve
         }
     }
     Ok(states)
+}
+
+/// Those of the snapshots that exist and are visible to the account, in whatever state; a missing one is no error.
+///
+/// # Errors
+/// [`AwsError`].
+pub async fn existing_snapshots(
+    account: &Account,
+    ids: &[SnapshotId],
+) -> Result<HashSet<SnapshotId>, AwsError> {
+    let mut existing = HashSet::with_capacity(ids.len());
+    for ids in ids.chunks(IDS_PER_CALL) {
+        let names = ids.iter().map(SnapshotId::as_str).collect::<Vec<_>>().join(", ");
+        let asked = Asked::new("ec2:DescribeSnapshots", "snapshots", &names);
+        let wanted = ids.iter().map(ToString::to_string).collect();
+        let filter = Filter::builder().name("snapshot-id").set_values(Some(wanted)).build();
+        let found = all_pages(asked, async |token: Option<String>| {
+            let reply = account
+                .call(|| async {
+                    let call = account.ec2().describe_snapshots().filters(filter.clone());
+                    call.set_next_token(token.clone()).send().await.map_err(|error| asked.sort(&error))
+                })
+                .await?;
+            Ok((reply.snapshots.unwrap_or_default(), reply.next_token))
+        })
+        .await?;
+        for snapshot in found {
+            let id = snapshot.snapshot_id.ok_or_else(|| asked.lacks("SnapshotId"))?;
+            existing.insert(parsed(&asked, &id)?);
+        }
+    }
+    Ok(existing)
 }
 
 /// Waits until all snapshots are completed; `on_progress` gets all states after every look.
@@ -189,51 +179,6 @@ pub async fn delete_snapshot(account: &Account, snapshot: &SnapshotId) -> Result
     }
 }
 
-/// Lets another account make volumes of the snapshot and read it. Not possible with the AWS-managed key.
-///
-/// # Errors
-/// [`AwsError`].
-pub async fn share_snapshot(
-    account: &Account,
-    snapshot: &SnapshotId,
-    with: &AccountId,
-) -> Result<(), AwsError> {
-    modify_sharing(account, snapshot, with, OperationType::Add).await
-}
-
-/// Takes [`share_snapshot`] back; a snapshot that is gone is done.
-///
-/// # Errors
-/// [`AwsError`].
-pub async fn unshare_snapshot(
-    account: &Account,
-    snapshot: &SnapshotId,
-    with: &AccountId,
-) -> Result<(), AwsError> {
-    match modify_sharing(account, snapshot, with, OperationType::Remove).await {
-        Err(AwsError::NotFound { .. }) => Ok(()),
-        other => other,
-    }
-}
-
-async fn modify_sharing(
-    account: &Account,
-    snapshot: &SnapshotId,
-    with: &AccountId,
-    how: OperationType,
-) -> Result<(), AwsError> {
-    let asked = Asked::new("ec2:ModifySnapshotAttribute", "snapshot", snapshot.as_str());
-    account
-        .call(|| async {
-            let call = account.ec2().modify_snapshot_attribute().snapshot_id(snapshot.as_str());
-            let call = call.attribute(SnapshotAttributeName::CreateVolumePermission);
-            let call = call.operation_type(how.clone()).user_ids(with.as_str());
-            call.send().await.map_err(|error| asked.sort(&error))
-        })
-        .await
-        .map(|_| ())
-}
-
 fn state_of(asked: &Asked<'_>, snapshot: aws_sdk_ec2::types::Snapshot) -> Result<SnapshotState, AwsError> {
     let id = snapshot.snapshot_id.ok_or_else(|| asked.lacks("SnapshotId"))?;
     let message = snapshot.state_message.unwrap_or_else(|| "AWS gives no reason".to_owned());
@@ -252,6 +197,9 @@ fn state_of(asked: &Asked<'_>, snapshot: aws_sdk_ec2::types::Snapshot) -> Result
         size_gib: snapshot.volume_size.and_then(|gib| u32::try_from(gib).ok()).unwrap_or(0),
         encrypted: snapshot.encrypted.unwrap_or(false),
         kms_key_id: snapshot.kms_key_id,
+        owner: snapshot.owner_id.and_then(|id| id.parse().ok()),
+        started: snapshot.start_time.and_then(|time| SystemTime::try_from(time).ok()),
+        outpost_arn: snapshot.outpost_arn.filter(|arn| !arn.is_empty()),
         tags: told(snapshot.tags),
     })
 }

@@ -3,7 +3,7 @@
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag as Ec2Tag, TagSpecification};
 use snapferry_types::LedgerId;
 use snapferry_types::aws::Tag;
-use snapferry_types::ledger::{ObjectKind, TAG_LEDGER};
+use snapferry_types::ledger::{ObjectKind, TAG_DEPLOYMENT, TAG_LEDGER, TAG_PURPOSE, TAG_TASK};
 
 use crate::ec2::paging::all_pages;
 use crate::error::{Asked, AwsError};
@@ -12,23 +12,58 @@ use crate::session::Account;
 /// AWS takes 50 tags on a resource; `aws:` tags do not count and cannot be set.
 const MAX_TAGS: usize = 50;
 
-/// Puts tags on an object; those that only AWS sets (`aws:…`) are left out.
+/// Tags that a resource can have, and those there is no room for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FittedTags {
+    /// At most 50, in the order given.
+    pub kept: Vec<Tag>,
+    /// The rest. Every step that makes something leaves out the same ones: tell the user before it is called.
+    pub dropped: Vec<Tag>,
+}
+
+/// Parts tags into those that fit on a resource and those that do not. Ours, by which an object is found again, always
+/// fit, then the `Name`, then the others in their order. Tags that only AWS sets (`aws:…`) are in neither part.
+#[must_use]
+pub fn fit_tags(tags: &[Tag]) -> FittedTags {
+    let settable: Vec<&Tag> = tags.iter().filter(|tag| tag.is_settable()).collect();
+    let mut room = MAX_TAGS.saturating_sub(settable.iter().filter(|tag| must_fit(tag)).count());
+    let mut fitted = FittedTags::default();
+    for tag in settable {
+        if must_fit(tag) {
+            fitted.kept.push(tag.clone());
+        } else if room > 0 {
+            room -= 1;
+            fitted.kept.push(tag.clone());
+        } else {
+            fitted.dropped.push(tag.clone());
+        }
+    }
+    fitted
+}
+
+fn must_fit(tag: &Tag) -> bool {
+    matches!(tag.key.as_str(), TAG_DEPLOYMENT | TAG_TASK | TAG_PURPOSE | TAG_LEDGER | "Name")
+}
+
+/// Puts tags on an object; those that only AWS sets (`aws:…`) are left out. Gives back the tags there was no room for,
+/// which are to be told to the user.
 ///
 /// # Errors
 /// [`AwsError`].
-pub async fn create_tags(account: &Account, object_id: &str, tags: &[Tag]) -> Result<(), AwsError> {
+pub async fn create_tags(account: &Account, object_id: &str, tags: &[Tag]) -> Result<Vec<Tag>, AwsError> {
     let asked = Asked::new("ec2:CreateTags", "resource", object_id);
-    let tags = settable(tags);
-    if tags.is_empty() {
-        return Ok(());
+    let FittedTags { kept, dropped } = fit_tags(tags);
+    if kept.is_empty() {
+        return Ok(dropped);
     }
+    let kept = to_ec2(&kept);
     account
         .call(|| async {
-            let call = account.ec2().create_tags().resources(object_id).set_tags(Some(tags.clone()));
+            let call = account.ec2().create_tags().resources(object_id).set_tags(Some(kept.clone()));
             call.send().await.map_err(|error| asked.sort(&error))
         })
         .await
-        .map(|_| ())
+        .map(|_| dropped)
 }
 
 /// Ids of the objects that carry the ledger entry's tag, in no order; empty when nothing was made. Instances that
@@ -118,22 +153,22 @@ async fn instances(account: &Account, entry: &str, filter: Filter) -> Result<Vec
     .await
 }
 
-/// Tags as EC2 takes them, without those that only AWS sets, and no more than a resource can have.
-pub(super) fn settable(tags: &[Tag]) -> Vec<Ec2Tag> {
-    tags.iter()
-        .filter(|tag| tag.is_settable())
-        .take(MAX_TAGS)
-        .map(|tag| Ec2Tag::builder().key(&tag.key).value(&tag.value).build())
-        .collect()
+/// Tags as EC2 takes them.
+pub(crate) fn to_ec2(tags: &[Tag]) -> Vec<Ec2Tag> {
+    tags.iter().map(|tag| Ec2Tag::builder().key(&tag.key).value(&tag.value).build()).collect()
 }
 
-/// Tags of a resource that a call is about to make.
-pub(super) fn specification(kind: ResourceType, tags: &[Tag]) -> Option<Vec<TagSpecification>> {
-    let tags = settable(tags);
-    if tags.is_empty() {
+/// Tags of a resource that a call is about to make: those that [`fit_tags`] keeps.
+pub(crate) fn specification(kind: ResourceType, tags: &[Tag]) -> Option<Vec<TagSpecification>> {
+    let FittedTags { kept, dropped } = fit_tags(tags);
+    if !dropped.is_empty() {
+        let keys = dropped.iter().map(|tag| tag.key.as_str()).collect::<Vec<_>>().join(", ");
+        tracing::warn!(kind = kind.as_str(), %keys, "a resource takes {MAX_TAGS} tags; these are left out");
+    }
+    if kept.is_empty() {
         return None;
     }
-    Some(vec![TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()])
+    Some(vec![TagSpecification::builder().resource_type(kind).set_tags(Some(to_ec2(&kept))).build()])
 }
 
 /// Tags as EC2 tells them.
@@ -149,9 +184,22 @@ mod tests {
     #[test]
     fn tags_that_only_aws_sets_are_left_out() {
         let tags = [Tag::new("Name", "web"), Tag::new("aws:autoscaling:groupName", "asg")];
-        let set = settable(&tags);
-        assert_eq!(set.len(), 1);
-        assert_eq!(set[0].key(), Some("Name"));
+        let fitted = fit_tags(&tags);
+        assert_eq!((fitted.kept.as_slice(), fitted.dropped.as_slice()), (&tags[..1], &[][..]));
         assert!(specification(ResourceType::Volume, &tags[1..]).is_none());
+    }
+
+    #[test]
+    fn ours_always_fit_and_what_does_not_is_named() {
+        let mut tags: Vec<Tag> = (0..50).map(|n| Tag::new(format!("user-{n:02}"), "x")).collect();
+        tags.push(Tag::new("Name", "web"));
+        tags.push(Tag::new(TAG_LEDGER, "entry"));
+        let fitted = fit_tags(&tags);
+        assert_eq!(fitted.kept.len(), MAX_TAGS);
+        assert!(fitted.kept.contains(&Tag::new(TAG_LEDGER, "entry")));
+        let dropped: Vec<&str> = fitted.dropped.iter().map(|tag| tag.key.as_str()).collect();
+        assert_eq!(dropped, ["user-48", "user-49"]);
+        let specified = specification(ResourceType::Volume, &tags).unwrap();
+        assert_eq!(specified[0].tags().len(), MAX_TAGS);
     }
 }

@@ -1,28 +1,30 @@
-//! Volumes: made from snapshots, attached, detached, deleted.
+//! Volumes: made from snapshots or blank, described, deleted.
 
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{ResourceType, VolumeType};
+use aws_sdk_ec2::types::{
+    ResourceType, Volume, VolumeAttachment as Ec2Attachment, VolumeAttributeName, VolumeType,
+};
 use snapferry_types::aws::Tag;
 use snapferry_types::{InstanceId, SnapshotId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
 use crate::ec2::snapshots::parsed;
-use crate::ec2::tags::specification;
+use crate::ec2::tags::{specification, told};
 use crate::ec2::wait::Wait;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
 
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// A volume to be made from a snapshot. IOPS and throughput are left out where the type does not take them.
+/// A volume to be made. IOPS and throughput are left out where the type does not take them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
-    /// The snapshot.
-    pub snapshot: SnapshotId,
+    /// Its content; a blank volume when absent.
+    pub snapshot: Option<SnapshotId>,
     /// The zone.
     pub availability_zone: String,
-    /// Size in GiB; the snapshot's when absent.
+    /// Size in GiB; the snapshot's when absent. A blank volume needs one.
     pub size_gib: Option<u32>,
     /// `gp3`, `io2`, …
     pub volume_type: String,
@@ -40,16 +42,69 @@ pub struct NewVolume {
     pub client_token: String,
 }
 
-/// Makes a volume from a snapshot, or finds the one that the same token made.
+/// What a volume is attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeAttachment {
+    /// The instance; `None` when an AWS service holds it.
+    pub instance: Option<InstanceId>,
+    /// Such as `/dev/sdf`.
+    pub device: String,
+    /// `attaching`, `attached`, `detaching`, `busy`, `detached`.
+    pub state: String,
+    /// Whether the volume goes with the instance.
+    pub delete_on_termination: bool,
+}
+
+/// A volume as EC2 describes it. Its product codes are asked for by [`volume_product_codes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedVolume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its availability zone.
+    pub zone: String,
+    /// Size in GiB.
+    pub size_gib: u32,
+    /// `gp3`, `io2`, …
+    pub volume_type: String,
+    /// As described; for gp2 too, which CreateVolume refuses.
+    pub iops: Option<u32>,
+    /// MiB/s; gp3 only.
+    pub throughput_mibps: Option<u32>,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// With which key.
+    pub kms_key_id: Option<String>,
+    /// `creating`, `available`, `in-use`, `deleting`, `deleted`, `error`.
+    pub state: String,
+    /// What it is attached to; several with multi-attach.
+    pub attachments: Vec<VolumeAttachment>,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// Whether several instances may hold it.
+    pub multi_attach: bool,
+    /// The Outpost it is on.
+    pub outpost_arn: Option<String>,
+    /// The snapshot it was made from.
+    pub snapshot: Option<SnapshotId>,
+}
+
+/// Makes a volume, or finds the one that the same token made.
 ///
 /// # Errors
-/// [`AwsError`].
+/// [`AwsError`]; `Invalid` for a blank volume without a size.
 pub async fn create_volume(account: &Account, new: &NewVolume) -> Result<VolumeId, AwsError> {
-    let asked = Asked::new("ec2:CreateVolume", "snapshot", new.snapshot.as_str());
+    let asked = match &new.snapshot {
+        Some(snapshot) => Asked::new("ec2:CreateVolume", "snapshot", snapshot.as_str()),
+        None => Asked::new("ec2:CreateVolume", "blank volume in zone", &new.availability_zone),
+    };
+    if new.snapshot.is_none() && new.size_gib.is_none() {
+        return Err(asked.invalid("NoSize", "a blank volume needs a size"));
+    }
     let (iops, throughput) = accepted(&new.volume_type, new.iops, new.throughput_mibps);
     let reply = account
         .call(|| async {
-            let call = account.ec2().create_volume().snapshot_id(new.snapshot.as_str());
+            let call = account.ec2().create_volume();
+            let call = call.set_snapshot_id(new.snapshot.as_ref().map(ToString::to_string));
             let call = call.availability_zone(&new.availability_zone);
             let call = call.volume_type(VolumeType::from(new.volume_type.as_str()));
             let call = call.set_size(new.size_gib.and_then(|gib| i32::try_from(gib).ok()));
@@ -65,21 +120,40 @@ pub async fn create_volume(account: &Account, new: &NewVolume) -> Result<VolumeI
     parsed(&asked, &id)
 }
 
+/// A volume with all that is known of it.
+///
+/// # Errors
+/// [`AwsError::NotFound`], …
+pub async fn describe_volume(account: &Account, volume: &VolumeId) -> Result<DescribedVolume, AwsError> {
+    let asked = Asked::new("ec2:DescribeVolumes", "volume", volume.as_str());
+    described(&asked, find(account, volume).await?)
+}
+
 /// The state of a volume: `creating`, `available`, `in-use`, `deleting`, `deleted`, `error`.
 ///
 /// # Errors
 /// [`AwsError::NotFound`], …
 pub async fn volume_state(account: &Account, volume: &VolumeId) -> Result<String, AwsError> {
     let asked = Asked::new("ec2:DescribeVolumes", "volume", volume.as_str());
+    let found = find(account, volume).await?;
+    found.state.map(|state| state.as_str().to_owned()).ok_or_else(|| asked.lacks("State"))
+}
+
+/// The Marketplace product codes of a volume: only its owner's instances may attach it. DescribeVolumes does not tell.
+///
+/// # Errors
+/// [`AwsError::NotFound`], …
+pub async fn volume_product_codes(account: &Account, volume: &VolumeId) -> Result<Vec<String>, AwsError> {
+    let asked = Asked::new("ec2:DescribeVolumeAttribute", "volume", volume.as_str());
     let reply = account
         .call(|| async {
-            let call = account.ec2().describe_volumes().volume_ids(volume.as_str());
+            let call = account.ec2().describe_volume_attribute().volume_id(volume.as_str());
+            let call = call.attribute(VolumeAttributeName::ProductCodes);
             call.send().await.map_err(|error| asked.sort(&error))
         })
         .await?;
-    let found = reply.volumes.unwrap_or_default().into_iter().next();
-    let found = found.ok_or_else(|| AwsError::NotFound { what: "volume", id: volume.to_string() })?;
-    found.state.map(|state| state.as_str().to_owned()).ok_or_else(|| asked.lacks("State"))
+    let codes = reply.product_codes.unwrap_or_default().into_iter();
+    Ok(codes.filter_map(|code| code.product_code_id).collect())
 }
 
 /// Waits until the volume is available.
@@ -131,43 +205,50 @@ pub async fn delete_volume(account: &Account, volume: &VolumeId) -> Result<(), A
     }
 }
 
-/// Attaches a volume; returns before the device appears.
-///
-/// # Errors
-/// [`AwsError`]; `Busy` when it is attached elsewhere.
-pub async fn attach_volume(
-    account: &Account,
-    volume: &VolumeId,
-    instance: &InstanceId,
-    device_name: &str,
-) -> Result<(), AwsError> {
-    let asked = Asked::new("ec2:AttachVolume", "volume", volume.as_str());
-    account
+async fn find(account: &Account, volume: &VolumeId) -> Result<Volume, AwsError> {
+    let asked = Asked::new("ec2:DescribeVolumes", "volume", volume.as_str());
+    let reply = account
         .call(|| async {
-            let call = account.ec2().attach_volume().volume_id(volume.as_str());
-            let call = call.instance_id(instance.as_str()).device(device_name);
+            let call = account.ec2().describe_volumes().volume_ids(volume.as_str());
             call.send().await.map_err(|error| asked.sort(&error))
         })
-        .await
-        .map(|_| ())
+        .await?;
+    let found = reply.volumes.unwrap_or_default().into_iter().next();
+    found.ok_or_else(|| AwsError::NotFound { what: "volume", id: volume.to_string() })
 }
 
-/// Detaches a volume; one that is not attached, or gone, is done.
-///
-/// # Errors
-/// [`AwsError`].
-pub async fn detach_volume(account: &Account, volume: &VolumeId) -> Result<(), AwsError> {
-    let asked = Asked::new("ec2:DetachVolume", "volume", volume.as_str());
-    let detached = account
-        .call(|| async {
-            let call = account.ec2().detach_volume().volume_id(volume.as_str());
-            call.send().await.map_err(|error| asked.sort(&error))
-        })
-        .await;
-    match detached {
-        Ok(_) | Err(AwsError::NotFound { .. }) => Ok(()),
-        Err(AwsError::Busy { .. }) if volume_state(account, volume).await? == "available" => Ok(()),
-        Err(error) => Err(error),
+/// A volume in our words.
+pub(super) fn described(asked: &Asked<'_>, volume: Volume) -> Result<DescribedVolume, AwsError> {
+    let id = volume.volume_id.ok_or_else(|| asked.lacks("VolumeId"))?;
+    Ok(DescribedVolume {
+        zone: volume.availability_zone.ok_or_else(|| asked.lacks("AvailabilityZone"))?,
+        size_gib: volume
+            .size
+            .and_then(|gib| u32::try_from(gib).ok())
+            .ok_or_else(|| asked.lacks(format!("the size of {id}")))?,
+        id: parsed(asked, &id)?,
+        volume_type: volume
+            .volume_type
+            .map_or_else(|| "standard".to_owned(), |kind| kind.as_str().to_owned()),
+        iops: volume.iops.and_then(|n| u32::try_from(n).ok()),
+        throughput_mibps: volume.throughput.and_then(|n| u32::try_from(n).ok()),
+        encrypted: volume.encrypted.unwrap_or(false),
+        kms_key_id: volume.kms_key_id,
+        state: volume.state.map(|state| state.as_str().to_owned()).ok_or_else(|| asked.lacks("State"))?,
+        attachments: volume.attachments.unwrap_or_default().into_iter().map(attachment).collect(),
+        tags: told(volume.tags),
+        multi_attach: volume.multi_attach_enabled.unwrap_or(false),
+        outpost_arn: volume.outpost_arn.filter(|arn| !arn.is_empty()),
+        snapshot: volume.snapshot_id.and_then(|id| id.parse().ok()),
+    })
+}
+
+fn attachment(attachment: Ec2Attachment) -> VolumeAttachment {
+    VolumeAttachment {
+        instance: attachment.instance_id.and_then(|id| id.parse().ok()),
+        device: attachment.device.unwrap_or_default(),
+        state: attachment.state.map(|state| state.as_str().to_owned()).unwrap_or_default(),
+        delete_on_termination: attachment.delete_on_termination.unwrap_or(false),
     }
 }
 

@@ -39,9 +39,14 @@ impl<'a> Wait<'a> {
     /// [`Wait::passing`] for a thing just made, which AWS may not know everywhere yet.
     pub(super) fn passing_of_newborn(&self, error: AwsError) -> Result<String, AwsError> {
         match error {
-            AwsError::NotFound { .. } if self.n_looks < NEWBORN_LOOKS => Ok("not known yet".to_owned()),
+            AwsError::NotFound { .. } if self.is_young() => Ok("not known yet".to_owned()),
             other => self.passing(other),
         }
+    }
+
+    /// Whether what is seen may be older than the order that is waited for.
+    pub(super) const fn is_young(&self) -> bool {
+        self.n_looks < NEWBORN_LOOKS
     }
 
     /// Pauses before the next look.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
-use aws_config::{BehaviorVersion, Region as SdkRegion};
+use aws_config::{BehaviorVersion, Region as SdkRegion, SdkConfig};
 use aws_credential_types::Credentials as SdkCredentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ec2::config::StalledStreamProtectionConfig;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
 use secrecy::ExposeSecret;
 use snapferry_types::access::SignIn;
 use snapferry_types::{AccountAccess, AccountId, Region};
@@ -39,8 +40,11 @@ struct Inner {
     chain: Arc<CredentialChain>,
     calls: CallCounter,
     clients: Clients,
+    endpoint_url: Option<String>,
+    s3_endpoint_url: Option<String>,
     ec2: aws_sdk_ec2::Client,
     ebs: aws_sdk_ebs::Client,
+    kms: aws_sdk_kms::Client,
     sts: aws_sdk_sts::Client,
 }
 
@@ -116,6 +120,7 @@ impl Account {
             .identity_cache(IdentityCache::no_cache())
             .build();
         let ec2 = aws_sdk_ec2::config::Builder::from(&config).interceptor(calls.clone()).build();
+        let kms = aws_sdk_kms::config::Builder::from(&config).interceptor(calls.clone()).build();
         let sts = aws_sdk_sts::config::Builder::from(&config).interceptor(calls.clone()).build();
         // Block calls are retried in one place, ours, which also has their deadlines.
         let ebs = aws_sdk_ebs::config::Builder::from(&config)
@@ -131,8 +136,11 @@ impl Account {
                 chain,
                 calls,
                 clients: clients.clone(),
+                endpoint_url: config.endpoint_url().map(ToOwned::to_owned),
+                s3_endpoint_url: s3_endpoint_url(&config, access.endpoint_url.as_deref()),
                 ec2: aws_sdk_ec2::Client::from_conf(ec2),
                 ebs: aws_sdk_ebs::Client::from_conf(ebs),
+                kms: aws_sdk_kms::Client::from_conf(kms),
                 sts: aws_sdk_sts::Client::from_conf(sts),
             }),
         })
@@ -186,6 +194,25 @@ impl Account {
         &self.inner.ebs
     }
 
+    pub(crate) fn kms(&self) -> &aws_sdk_kms::Client {
+        &self.inner.kms
+    }
+
+    /// The endpoint that stands for all of AWS, where one does.
+    pub(crate) fn endpoint_url(&self) -> Option<&str> {
+        self.inner.endpoint_url.as_deref()
+    }
+
+    /// The endpoint that stands for S3, where one does.
+    pub(crate) fn s3_endpoint_url(&self) -> Option<&str> {
+        self.inner.s3_endpoint_url.as_deref()
+    }
+
+    /// Credentials that are good now, for requests that no SDK client makes.
+    pub(crate) async fn credentials(&self) -> Result<SdkCredentials, AwsError> {
+        self.inner.chain.credentials().await
+    }
+
     /// Runs a call with credentials that are good, and once more with new ones when AWS says that they expired.
     pub(crate) async fn call<T, F, Fut>(&self, mut attempt: F) -> Result<T, AwsError>
     where
@@ -228,4 +255,16 @@ impl Account {
         }
         self.call(attempt).await
     }
+}
+
+/// The endpoint of S3, found as the SDK's own clients find theirs: the one given, that of the service in the
+/// environment or profile (`AWS_ENDPOINT_URL_S3`), the general one.
+fn s3_endpoint_url(config: &SdkConfig, given: Option<&str>) -> Option<String> {
+    if let Some(given) = given {
+        return Some(given.to_owned());
+    }
+    let key =
+        ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let of_service = key.ok().and_then(|key| config.service_config()?.load_config(key));
+    of_service.or_else(|| config.endpoint_url().map(ToOwned::to_owned))
 }

@@ -63,6 +63,11 @@ impl CredentialChain {
         self.usable().await.map(|cached| cached.generation)
     }
 
+    /// Credentials that are usable now.
+    pub(crate) async fn credentials(&self) -> Result<Credentials, AwsError> {
+        self.usable().await.map(|cached| cached.credentials)
+    }
+
     /// Drops the credentials of a generation that AWS called expired; later generations stay.
     pub(crate) fn drop_generation(&self, generation: u64) {
         let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);

@@ -80,7 +80,8 @@ fn http_client(proxy: ProxyConfig) -> SharedHttpClient {
     })
 }
 
-fn is_this_machine(endpoint_url: &str) -> bool {
+/// Whether an endpoint is this machine, which no proxy is asked for.
+pub(crate) fn is_this_machine(endpoint_url: &str) -> bool {
     let rest = endpoint_url.split_once("://").map_or(endpoint_url, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
     authority == "localhost"

@@ -8,4 +8,5 @@ mod purpose;
 
 pub use account::Account;
 pub use clients::Clients;
+pub(crate) use clients::is_this_machine;
 pub use purpose::{SessionPurpose, SessionScope};

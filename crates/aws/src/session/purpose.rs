@@ -9,7 +9,15 @@ pub enum SessionScope {
     Discover,
     /// Make, share, read and delete snapshots.
     Backup,
-    /// Write snapshots, make volumes, images and instances.
+    /// Make snapshots that stay, share and copy them.
+    IntelliSnap,
+    /// Read snapshots that stay, block by block.
+    BackupCopy,
+    /// Volumes of snapshots on an access node: the service account's side.
+    HotAdd,
+    /// Disk images through S3: the service account's side.
+    Import,
+    /// Write snapshots, make volumes, images and instances, stop and start them.
     Restore,
     /// Remove what was left behind.
     CleanUp,
@@ -24,10 +32,9 @@ pub struct SessionPurpose {
     scope: SessionScope,
 }
 
-const LOOK: &[&str] = &["ec2:Describe*", "sts:GetCallerIdentity"];
+const LOOK: &[&str] = &["ec2:Describe*", "kms:DescribeKey", "sts:GetCallerIdentity"];
 const READ: &[&str] = &["ebs:ListSnapshotBlocks", "ebs:ListChangedBlocks", "ebs:GetSnapshotBlock"];
 const KEYS: &[&str] = &[
-    "kms:DescribeKey",
     "kms:Decrypt",
     "kms:CreateGrant",
     "kms:GenerateDataKey",
@@ -41,21 +48,31 @@ const SNAPSHOT: &[&str] = &[
     "ec2:DeleteSnapshot",
     "ec2:ModifySnapshotAttribute",
 ];
+const COPY: &[&str] = &["ec2:CopySnapshot"];
+const ATTACH: &[&str] = &["ec2:CreateVolume", "ec2:AttachVolume", "ec2:DetachVolume", "ec2:DeleteVolume"];
+const IMPORT: &[&str] = &[
+    "s3:PutObject",
+    "s3:GetObject",
+    "s3:DeleteObject",
+    "s3:AbortMultipartUpload",
+    "s3:ListBucketMultipartUploads",
+    "s3:ListBucket",
+    "s3:GetBucketLocation",
+    "ec2:ImportSnapshot",
+    "ec2:CancelImportTask",
+];
 const WRITE: &[&str] = &[
     "ebs:StartSnapshot",
     "ebs:PutSnapshotBlock",
     "ebs:CompleteSnapshot",
     "ec2:CreateTags",
-    "ec2:CreateVolume",
-    "ec2:AttachVolume",
-    "ec2:DetachVolume",
-    "ec2:DeleteVolume",
     "ec2:DeleteSnapshot",
     "ec2:RegisterImage",
     "ec2:DeregisterImage",
     "ec2:RunInstances",
     "ec2:StartInstances",
     "ec2:StopInstances",
+    "ec2:ModifyInstanceAttribute",
     "ec2:TerminateInstances",
     "iam:PassRole",
 ];
@@ -65,6 +82,11 @@ const REMOVE: &[&str] = &[
     "ec2:DetachVolume",
     "ec2:DeregisterImage",
     "ec2:TerminateInstances",
+    "ec2:ModifySnapshotAttribute",
+    "ec2:CancelImportTask",
+    "s3:DeleteObject",
+    "s3:AbortMultipartUpload",
+    "s3:ListBucketMultipartUploads",
 ];
 
 impl SessionPurpose {
@@ -95,7 +117,11 @@ impl SessionPurpose {
             SessionScope::Unrestricted => return None,
             SessionScope::Discover => &[LOOK],
             SessionScope::Backup => &[LOOK, READ, KEYS, SNAPSHOT],
-            SessionScope::Restore => &[LOOK, KEYS, WRITE],
+            SessionScope::IntelliSnap => &[LOOK, KEYS, SNAPSHOT, COPY],
+            SessionScope::BackupCopy => &[LOOK, READ, KEYS],
+            SessionScope::HotAdd => &[LOOK, KEYS, SNAPSHOT, COPY, ATTACH],
+            SessionScope::Import => &[LOOK, KEYS, SNAPSHOT, COPY, ATTACH, IMPORT],
+            SessionScope::Restore => &[LOOK, KEYS, WRITE, COPY, ATTACH],
             SessionScope::CleanUp => &[LOOK, REMOVE],
         };
         let actions: Vec<String> =
@@ -113,8 +139,16 @@ mod tests {
 
     #[test]
     fn names_and_policies_keep_to_the_limits_of_sts() {
-        let scopes =
-            [SessionScope::Discover, SessionScope::Backup, SessionScope::Restore, SessionScope::CleanUp];
+        let scopes = [
+            SessionScope::Discover,
+            SessionScope::Backup,
+            SessionScope::IntelliSnap,
+            SessionScope::BackupCopy,
+            SessionScope::HotAdd,
+            SessionScope::Import,
+            SessionScope::Restore,
+            SessionScope::CleanUp,
+        ];
         for scope in scopes {
             let purpose = SessionPurpose::task(TaskId::generate(), scope);
             assert!((2..=64).contains(&purpose.session_name().len()));
@@ -129,5 +163,17 @@ mod tests {
     fn a_discovery_can_change_nothing() {
         let policy = SessionPurpose::named("look", SessionScope::Discover).session_policy().unwrap();
         assert!(!policy.contains("Create") && !policy.contains("Delete"));
+    }
+
+    #[test]
+    fn each_scope_allows_what_its_operation_needs_and_no_more() {
+        let policy = |scope| SessionPurpose::named("x", scope).session_policy().unwrap();
+        assert!(policy(SessionScope::IntelliSnap).contains("ec2:CopySnapshot"));
+        let reading = policy(SessionScope::BackupCopy);
+        assert!(reading.contains("ebs:GetSnapshotBlock") && !reading.contains("ec2:Delete"), "{reading}");
+        let node = policy(SessionScope::HotAdd);
+        assert!(node.contains("ec2:AttachVolume") && !node.contains("RunInstances") && !node.contains("s3:"));
+        assert!(policy(SessionScope::Import).contains("ec2:ImportSnapshot"));
+        assert!(policy(SessionScope::Restore).contains("ec2:ModifyInstanceAttribute"));
     }
 }

@@ -148,7 +148,7 @@ async fn a_volume_is_made_once_attached_detached_and_deleted() {
     let config = ec2::describe_instance(&account, &instance).await.unwrap().config;
     let (entry, tags) = our_tags(Purpose::RestoreResult);
     let new = NewVolume {
-        snapshot: "snap-0b".parse().unwrap(),
+        snapshot: Some("snap-0b".parse().unwrap()),
         availability_zone: config.availability_zone.clone(),
         size_gib: Some(4),
         volume_type: "gp2".to_owned(),
@@ -171,8 +171,8 @@ async fn a_volume_is_made_once_attached_detached_and_deleted() {
     ec2::attach_volume(&account, &volume, &instance, "/dev/sdg").await.unwrap();
     assert_eq!(ec2::volume_state(&account, &volume).await.unwrap(), "in-use");
     assert!(matches!(ec2::delete_volume(&account, &volume).await, Err(AwsError::Busy { .. })));
-    ec2::detach_volume(&account, &volume).await.unwrap();
-    ec2::detach_volume(&account, &volume).await.unwrap();
+    ec2::detach_volume(&account, &volume, false).await.unwrap();
+    ec2::detach_volume(&account, &volume, false).await.unwrap();
     ec2::wait_volume_available(&account, &volume, &stop).await.unwrap();
     ec2::delete_volume(&account, &volume).await.unwrap();
     ec2::delete_volume(&account, &volume).await.unwrap();
