@@ -61,7 +61,7 @@ pub(super) async fn run(
 }
 
 fn metadata(context: &TaskContext, snapshots: Snapshots, vaults: Vec<VaultMeta>) -> RecoveryPointMeta {
-    let Snapshots { seen, taken, .. } = snapshots;
+    let Snapshots { seen, taken } = snapshots;
     let sizes = taken.iter().map(|one| (&one.volume, one.n_blocks));
     RecoveryPointMeta {
         version: RECOVERY_POINT_META_VERSION,

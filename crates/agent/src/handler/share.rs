@@ -16,6 +16,9 @@ use snapferry_types::{AccountId, SnapshotId};
 use super::{clean, objects};
 use crate::context::TaskContext;
 
+/// The alias of the AWS-managed key.
+const AWS_MANAGED: &str = "alias/aws/ebs";
+
 /// Checks before anything is made that snapshots of the instance could be shared: AWS never shares what the
 /// AWS-managed key encrypts.
 ///
@@ -37,17 +40,21 @@ pub(super) async fn check(tenant: &Account, config: &InstanceConfig) -> Result<(
 /// # Errors
 /// [`TransferError`] of class `Invalid` that names what is encrypted, the key and the way out.
 pub(super) async fn check_key(tenant: &Account, what: &str, key: &str) -> Result<(), TransferError> {
-    match kms::describe_key(tenant, key).await {
-        Ok(info) if info.manager == KeyManager::Aws => Err(TransferError::new(
-            ErrorClass::Invalid,
-            format!(
-                "{what} is encrypted under the AWS-managed key {key}, whose snapshots AWS does not share with other accounts: read as the tenant and vault within the tenant's account, or encrypt the volume under a customer-managed key"
-            ),
-        )),
-        Ok(_) => Ok(()),
-        Err(AwsError::AccessDenied { .. } | AwsError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+    let is_aws_managed = match kms::describe_key(tenant, key).await {
+        Ok(info) => info.manager == KeyManager::Aws,
+        Err(AwsError::Cancelled) => return Err(TransferError::cancelled()),
+        Err(error) => {
+            tracing::info!(key, %error, "the key cannot be looked at; the call that shares will tell");
+            key.ends_with(AWS_MANAGED)
+        }
+    };
+    if !is_aws_managed {
+        return Ok(());
     }
+    let message = format!(
+        "{what} is encrypted under the AWS-managed key {key}, whose snapshots AWS does not share with other accounts: read as the tenant and vault within the tenant's account, or encrypt the volume under a customer-managed key"
+    );
+    Err(TransferError::new(ErrorClass::Invalid, message))
 }
 
 /// Shares snapshots until [`take_back`]. Those that are shared already, and not by this task, stay as they are; a

@@ -34,7 +34,6 @@ pub(super) struct TakenSnapshot {
 #[derive(Debug)]
 pub(super) struct Snapshots {
     pub(super) seen: Seen,
-    pub(super) entry: LedgerEntry,
     /// In the order of the instance's volumes; each of them has one.
     pub(super) taken: Vec<TakenSnapshot>,
 }
@@ -114,7 +113,7 @@ pub(super) async fn take(
     }
     let position = |volume: &VolumeId| seen.config.volumes.iter().position(|one| one.volume_id == *volume);
     taken.sort_by_key(|one| position(&one.volume));
-    Ok(Snapshots { seen, entry, taken })
+    Ok(Snapshots { seen, taken })
 }
 
 /// The configuration that fits the snapshots of `volumes`: as it was seen, or as it is now where a volume has a

@@ -149,12 +149,12 @@ async fn copy_all(
 ) -> Result<VaultMeta, TransferError> {
     context.enter("copy");
     let owner = owner_of_copies(context, tenant, vault).await?;
-    let copies: Vec<(VolumeId, SnapshotId, Option<String>)> = stream::iter(&snapshots.taken)
+    let copies: Vec<(VolumeId, SnapshotId, Option<String>)> = stream::iter(snapshots.taken.iter().cloned())
         .map(|one| {
             let tags = tags_of(&snapshots.seen.config, &one.volume);
             let from = tenant.region();
             let owner = &owner;
-            async move { copy(context, owner, from, vault, one, tags).await }
+            async move { copy(context, owner, from, vault, &one, tags).await }
         })
         .buffered(COPIES_AT_ONCE)
         .try_collect()
