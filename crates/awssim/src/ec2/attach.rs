@@ -1,6 +1,6 @@
 //! AttachVolume and DetachVolume.
 
-use super::{Call, time};
+use super::{Call, encryption, time};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::world::{Attachment, Volume};
@@ -29,6 +29,15 @@ pub(super) fn attach(call: &Call<'_>) -> Result<String, Refusal> {
             format!("The volume '{id}' is not in the same availability zone as instance '{instance_id}'"),
         ));
     }
+    if volume.failed {
+        return Err(ec2_error("IncorrectState", format!("Volume '{id}' is in the 'error' state.")));
+    }
+    encryption::check_attach(call, volume.kms_key.as_deref()).map_err(|refusal| {
+        ec2_error(
+            "CustomerKeyHasBeenRevoked",
+            format!("The encrypted volume was unable to access the KMS key: {refusal}"),
+        )
+    })?;
     if !matches!(instance.state(now).1, "running" | "stopped") {
         return Err(ec2_error("IncorrectState", format!("Instance '{instance_id}' is not 'running'.")));
     }

@@ -5,7 +5,9 @@ use super::volumes::{NewVolume, make};
 use super::{Call, mapping, tags};
 use crate::faults::Refusal;
 use crate::server::form::{Form, ec2_error};
-use crate::world::{Attachment, Image, Instance, Interface, Mapping, Subnet, World, new_id};
+use crate::world::{
+    Asked, Attachment, Image, Instance, Interface, KeyRefusal, Mapping, StateReason, Subnet, World, new_id,
+};
 
 pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
     let form = call.form;
@@ -18,6 +20,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
     }
     let image = call.context.world.read().image(call.account(), call.region, image_id)?.clone();
     let tags = tags::requested(form, "instance")?;
+    permit_role(call)?;
     call.permit(&call.asked(&format!("arn:aws:ec2:{}:{}:instance/*", call.region, call.account())))?;
     let (scope, fingerprint, token) = (call.token_scope(), form.fingerprint(), form.text("ClientToken"));
     let before = call.context.world.read().by_token(&scope, token, &fingerprint)?;
@@ -89,10 +92,7 @@ fn plan(
         boot_mode: image.boot_mode.clone(),
         ena_support: image.ena_support,
         key_name: form.text("KeyName").map(str::to_owned),
-        iam_profile_arn: form.text("IamInstanceProfile.Arn").map(str::to_owned).or_else(|| {
-            let name = form.text("IamInstanceProfile.Name")?;
-            Some(format!("arn:aws:iam::{}:instance-profile/{name}", call.account()))
-        }),
+        iam_profile_arn: profile(call),
         ebs_optimized: form.flag("EbsOptimized"),
         tenancy: form.text("Placement.Tenancy").unwrap_or("default").to_owned(),
         placement_group: form.text("Placement.GroupName").map(str::to_owned),
@@ -110,7 +110,25 @@ fn plan(
         launched_ms: now,
         target: "running".to_owned(),
         ready_ms: now + World::STATE_DELAY_MS,
+        state_reason: None,
     })
+}
+
+/// ARN of the instance profile that the request names.
+fn profile(call: &Call<'_>) -> Option<String> {
+    let form = call.form;
+    form.text("IamInstanceProfile.Arn").map(str::to_owned).or_else(|| {
+        let name = form.text("IamInstanceProfile.Name")?;
+        Some(format!("arn:aws:iam::{}:instance-profile/{name}", call.account()))
+    })
+}
+
+/// Who launches an instance with a profile hands it a role, which takes a permission of its own. A profile holds the
+/// role of the same name.
+fn permit_role(call: &Call<'_>) -> Result<(), Refusal> {
+    let Some(profile) = profile(call) else { return Ok(()) };
+    let role = profile.replace(":instance-profile/", ":role/");
+    call.caller.demand(&Asked::new("iam:PassRole", role).with("iam:PassedToService", "ec2.amazonaws.com"))
 }
 
 fn security_groups(call: &Call<'_>, nested: &Form, vpc: &str) -> Result<Vec<String>, Refusal> {
@@ -132,14 +150,19 @@ fn security_groups(call: &Call<'_>, nested: &Form, vpc: &str) -> Result<Vec<Stri
     Ok(named)
 }
 
-/// Makes the volumes and puts the instance there; on an error what was made goes again.
-fn launch(call: &Call<'_>, image: &Image, instance: Instance) -> Result<(), Refusal> {
+/// Makes the volumes and puts the instance there; on an error what was made goes again. An instance with a volume
+/// whose key cannot be used is there too, without volumes and on its way to the end.
+fn launch(call: &Call<'_>, image: &Image, mut instance: Instance) -> Result<(), Refusal> {
     let mappings = mapping::merge(&image.mappings, &mapping::read(call.form)?);
     let volume_tags = tags::requested(call.form, "volume")?;
     let mut made = Vec::new();
+    let mut refused = None;
     for one in &mappings {
         match make(call, new_volume(one, &instance, volume_tags.clone())) {
-            Ok(volume) => made.push((volume.id, one)),
+            Ok((volume, refusal)) => {
+                made.push((volume.id, one));
+                refused = refused.or(refusal);
+            }
             Err(refusal) => {
                 for (id, _) in made {
                     super::volumes::remove(call, &id)?;
@@ -147,6 +170,13 @@ fn launch(call: &Call<'_>, image: &Image, instance: Instance) -> Result<(), Refu
                 return Err(refusal);
             }
         }
+    }
+    if let Some(refusal) = refused {
+        for (id, _) in made.drain(..) {
+            super::volumes::remove(call, &id)?;
+        }
+        "launch_failed".clone_into(&mut instance.target);
+        instance.state_reason = Some(reason(&refusal));
     }
     call.context.world.change(|state| {
         for (id, mapping) in made {
@@ -162,6 +192,17 @@ fn launch(call: &Call<'_>, image: &Image, instance: Instance) -> Result<(), Refu
         state.instances.insert(instance.id.clone(), instance);
     });
     Ok(())
+}
+
+/// EC2's words for a launch that a key is in the way of.
+fn reason(refusal: &KeyRefusal) -> StateReason {
+    match refusal {
+        KeyRefusal::Denied { .. } => StateReason::new("Client.InternalError", "Client error on launch"),
+        KeyRefusal::NotFound { .. } | KeyRefusal::Disabled { .. } | KeyRefusal::PendingDeletion { .. } => {
+            let sentence = "The KMS key provided is in an incorrect state";
+            StateReason::new("Client.InvalidKMSKey.InvalidState", sentence)
+        }
+    }
 }
 
 fn new_volume(

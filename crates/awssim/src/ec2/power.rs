@@ -1,9 +1,9 @@
 //! StartInstances, StopInstances, TerminateInstances.
 
-use super::Call;
+use super::{Call, encryption};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
-use crate::world::World;
+use crate::world::{StateReason, World};
 
 /// What is to become of the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,18 +37,31 @@ pub(super) fn change(call: &Call<'_>, change: Change) -> Result<String, Refusal>
     }
     let mut changed = Vec::new();
     let mut orphans = Vec::new();
+    let refused = if change == Change::Start { unusable_volumes(call, &ids) } else { Vec::new() };
     call.context.world.change(|state| {
         for id in &ids {
             let Some(instance) = state.instances.get_mut(id) else { continue };
             let before = instance.state(now);
-            let target = match change {
-                Change::Start => "running",
-                Change::Stop => "stopped",
-                Change::Terminate => "terminated",
+            let by_user = StateReason::new("Client.UserInitiatedShutdown", "User initiated shutdown");
+            let (target, reason) = match change {
+                Change::Start if refused.contains(id) => {
+                    let reason = StateReason::new("Client.InternalError", "Client error on launch");
+                    ("start_failed", Some(reason))
+                }
+                Change::Start => ("running", None),
+                Change::Stop => ("stopped", Some(by_user)),
+                Change::Terminate => ("terminated", Some(by_user)),
             };
-            if instance.target != target {
+            // What is in the state already stays as it is; a start that failed may be tried again.
+            let is_there = match change {
+                Change::Start => instance.target == "running",
+                Change::Stop => matches!(before.1, "stopped" | "stopping"),
+                Change::Terminate => matches!(before.1, "terminated" | "shutting-down"),
+            };
+            if !is_there {
                 target.clone_into(&mut instance.target);
                 instance.ready_ms = now + World::STATE_DELAY_MS;
+                instance.state_reason = reason;
             }
             changed.push((id.clone(), before, instance.state(now)));
             if change == Change::Terminate {
@@ -76,4 +89,18 @@ pub(super) fn change(call: &Call<'_>, change: Change) -> Result<String, Refusal>
             }
         });
     }))
+}
+
+/// Those of the instances that have a volume whose key the caller cannot use.
+fn unusable_volumes(call: &Call<'_>, ids: &[String]) -> Vec<String> {
+    let mut keys = Vec::new();
+    for volume in call.context.world.read().volumes.values() {
+        if let (Some(at), Some(key)) = (&volume.attachment, &volume.kms_key)
+            && ids.contains(&at.instance)
+        {
+            keys.push((at.instance.clone(), key.clone()));
+        }
+    }
+    let is_refused = |key: &str| encryption::check_attach(call, Some(key)).is_err();
+    keys.into_iter().filter(|(_, key)| is_refused(key)).map(|(instance, _)| instance).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::filter::{Filters, one};
-use super::{Call, page, store_error, tags, time};
+use super::{Call, encryption, page, store_error, tags, time};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::server::xml::Xml;
@@ -82,6 +82,10 @@ fn take(call: &Call<'_>, volumes: &[(Volume, BTreeMap<String, String>)]) -> Resu
     {
         let state = world.read();
         for (volume, _) in volumes {
+            if volume.failed {
+                let message = format!("Volume '{}' is in the 'error' state.", volume.id);
+                return Err(ec2_error("IncorrectState", message));
+            }
             let pending =
                 state.snapshots.values().filter(|one| one.volume == volume.id && one.state(now) == "pending");
             if pending.count() >= MAX_PENDING_PER_VOLUME {
@@ -110,6 +114,7 @@ fn take(call: &Call<'_>, volumes: &[(Volume, BTreeMap<String, String>)]) -> Resu
             started_ms: now,
             ready_ms: now + World::STATE_DELAY_MS,
             step: SnapshotStep::Taken,
+            status_message: None,
             shared_with: Vec::new(),
         })
         .collect();
@@ -130,7 +135,8 @@ fn write(xml: &mut Xml, snapshot: &Snapshot, now: u64, state_tag: &str) {
     xml.text("volumeId", &snapshot.volume);
     xml.text(state_tag, state);
     if state == "error" {
-        xml.text("statusMessage", "The snapshot was not completed in time");
+        let message = snapshot.status_message.as_deref();
+        xml.text("statusMessage", message.unwrap_or("The snapshot was not completed in time"));
     }
     xml.text("startTime", time(snapshot.started_ms));
     xml.text("progress", if state == "completed" { "100%" } else { "0%" });
@@ -219,24 +225,30 @@ pub(super) fn copy(call: &Call<'_>) -> Result<String, Refusal> {
     if source.state(now) != "completed" {
         return Err(ec2_error("IncorrectState", format!("The snapshot {id} is not completed")));
     }
-    let encrypted = form.flag("Encrypted") || source.encrypted;
-    let default_key = format!("arn:aws:kms:{}:{}:alias/aws/ebs", call.region, call.account());
+    let tags = tags::requested(form, "snapshot")?;
+    let encryption =
+        encryption::plan(call, form.maybe_flag("Encrypted"), form.text("KmsKeyId"), Some(&source))?;
+    let fails = encryption.refusal.is_some();
     let copy = Snapshot {
         id: new_id("snap"),
         account: call.account().to_owned(),
         region: call.region.to_owned(),
         volume: "vol-ffffffff".to_owned(),
-        encrypted,
-        kms_key: encrypted.then(|| form.text("KmsKeyId").map_or(default_key, str::to_owned)),
+        encrypted: encryption.encrypted,
+        kms_key: encryption.key,
         description: form.text("Description").unwrap_or_default().to_owned(),
-        tags: tags::requested(form, "snapshot")?,
+        tags,
         started_ms: now,
         ready_ms: now + World::STATE_DELAY_MS,
-        step: SnapshotStep::Taken,
+        step: if fails { SnapshotStep::Failed } else { SnapshotStep::Taken },
+        // AWS says no more, whatever is wrong with the key.
+        status_message: fails.then(|| "Given key ID is not accessible".to_owned()),
         shared_with: Vec::new(),
         size_gib: source.size_gib,
     };
-    call.context.store.copy_snapshot(id, &copy.id).map_err(|error| store_error(&error))?;
+    if !fails {
+        call.context.store.copy_snapshot(id, &copy.id).map_err(|error| store_error(&error))?;
+    }
     let new = copy.id.clone();
     call.context.world.change(|state| state.snapshots.insert(copy.id.clone(), copy));
     Ok(call.reply(|xml| xml.text("snapshotId", new)))

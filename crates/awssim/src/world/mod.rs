@@ -4,6 +4,7 @@
 mod ebs;
 mod identity;
 mod inventory;
+pub(crate) mod kms;
 mod operations;
 mod place;
 pub(crate) mod policy;
@@ -18,9 +19,13 @@ use crate::faults::{Faults, Refusal};
 
 pub use identity::{AccessKey, Caller};
 pub(crate) use identity::{ActiveKey, Session, random_text};
+pub use kms::KeyState;
+pub(crate) use kms::{KeyRefusal, Via};
 pub use place::Placed;
 pub(crate) use policy::Asked;
-pub use resource::{Attachment, Image, Instance, Interface, Mapping, Snapshot, SnapshotStep, Subnet, Volume};
+pub use resource::{
+    Attachment, Image, Instance, Interface, Mapping, Snapshot, SnapshotStep, StateReason, Subnet, Volume,
+};
 pub(crate) use state::{REGIONS, State};
 
 /// Accounts and their resources.

@@ -64,6 +64,7 @@ impl Context {
                     delete_on_termination: is_root,
                     since_ms: now,
                 }),
+                failed: false,
             };
             self.store.create_volume(&volume.id, size_gib * GIB)?;
             volumes.push(volume);
@@ -116,6 +117,7 @@ impl Context {
                 launched_ms: now,
                 target: "running".to_owned(),
                 ready_ms: now,
+                state_reason: None,
             };
             state.instances.insert(instance_id, instance);
         });

@@ -40,6 +40,9 @@ pub struct Volume {
     pub ready_ms: u64,
     /// To what it is attached.
     pub attachment: Option<Attachment>,
+    /// Its key could not be used: `error` instead of `available`.
+    #[serde(default)]
+    pub failed: bool,
 }
 
 /// A volume's place on an instance.
@@ -91,10 +94,13 @@ pub struct Snapshot {
     pub tags: Tags,
     /// When started.
     pub started_ms: u64,
-    /// Pending until then, for one that was taken.
+    /// Pending until then, for one that was taken or whose copy fails.
     pub ready_ms: u64,
     /// How far.
     pub step: SnapshotStep,
+    /// Why it failed.
+    #[serde(default)]
+    pub status_message: Option<String>,
     /// Accounts it is shared with.
     pub shared_with: Vec<String>,
 }
@@ -105,8 +111,11 @@ impl Snapshot {
     pub const fn state(&self, now_ms: u64) -> &'static str {
         match self.step {
             SnapshotStep::Taken | SnapshotStep::Completed if now_ms >= self.ready_ms => "completed",
-            SnapshotStep::Taken | SnapshotStep::Completed | SnapshotStep::Started => "pending",
-            SnapshotStep::Failed => "error",
+            SnapshotStep::Failed if now_ms >= self.ready_ms => "error",
+            SnapshotStep::Taken
+            | SnapshotStep::Completed
+            | SnapshotStep::Started
+            | SnapshotStep::Failed => "pending",
         }
     }
 }
@@ -206,10 +215,28 @@ pub struct Instance {
     pub tags: Tags,
     /// When launched.
     pub launched_ms: u64,
-    /// `running`, `stopped` or `terminated`: where it goes.
+    /// Where it goes: `running`, `stopped` or `terminated`; `launch_failed` or `start_failed` by way of `pending`.
     pub target: String,
     /// On its way until then.
     pub ready_ms: u64,
+    /// Why it stopped or ended.
+    #[serde(default)]
+    pub state_reason: Option<StateReason>,
+}
+
+/// Why an instance is in its state, in EC2's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReason {
+    /// Such as `Client.InternalError`.
+    pub code: String,
+    /// The code again, and a sentence.
+    pub message: String,
+}
+
+impl StateReason {
+    pub(crate) fn new(code: &str, sentence: &str) -> Self {
+        Self { code: code.to_owned(), message: format!("{code}: {sentence}") }
+    }
 }
 
 impl Instance {
@@ -217,10 +244,10 @@ impl Instance {
     #[must_use]
     pub fn state(&self, now_ms: u64) -> (u16, &'static str) {
         match (self.target.as_str(), now_ms >= self.ready_ms) {
-            ("running", false) => (0, "pending"),
+            ("running" | "launch_failed" | "start_failed", false) => (0, "pending"),
             ("running", true) => (16, "running"),
             ("stopped", false) => (64, "stopping"),
-            ("stopped", true) => (80, "stopped"),
+            ("stopped" | "start_failed", true) => (80, "stopped"),
             (_, false) => (32, "shutting-down"),
             (_, true) => (48, "terminated"),
         }
