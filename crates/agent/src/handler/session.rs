@@ -74,10 +74,11 @@ impl Reading {
             // It is open, and is opened again when the new plan is the same.
             Ok(Opened::Session(_)) => Ok(None),
             // What cannot be opened for want of its base was not sealed: a seal is told before the base is looked at.
-            Err(error) if error.class == ErrorClass::Unavailable && self.lacks_base(context, media).await? => {
-                Ok(None)
+            Err(error) => {
+                let lacks_base =
+                    error.class == ErrorClass::Unavailable && self.lacks_base(context, media).await?;
+                if lacks_base { Ok(None) } else { Err(error) }
             }
-            Err(error) => Err(error),
         }
     }
 

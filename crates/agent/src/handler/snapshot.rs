@@ -78,7 +78,8 @@ pub(super) async fn take(
         async move {
             let tags = context.ledger.tags(&entry);
             let made = ec2::create_snapshots(account, instance, &Exclude::default(), &tags).await?;
-            let (volumes, ids) = made.into_iter().map(|(volume, id)| (volume, id.to_string())).unzip();
+            let (volumes, ids): (Vec<VolumeId>, Vec<String>) =
+                made.into_iter().map(|(volume, id)| (volume, id.to_string())).unzip();
             *just_made.lock().unwrap_or_else(PoisonError::into_inner) = volumes;
             Ok(ids)
         }
