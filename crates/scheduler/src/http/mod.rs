@@ -30,6 +30,7 @@ use self::problem::Refusal;
 use crate::clock::Clock;
 use crate::discovery::Discovery;
 use crate::metrics::Metrics;
+use crate::reconcile::Reconciler;
 use crate::store::Store;
 
 /// Largest body of a request in bytes.
@@ -42,6 +43,7 @@ pub struct Api {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) discovery: Arc<dyn Discovery>,
+    pub(crate) reconciler: Arc<Reconciler>,
     pub(crate) metrics: Metrics,
     pub(crate) node_timeout: Duration,
     pub(crate) stop: CancellationToken,
@@ -60,6 +62,7 @@ pub fn router(api: Api, registry: prometheus::Registry) -> Router {
         .route("/v1/hypervisors", get(hypervisors::list).post(hypervisors::create))
         .route("/v1/hypervisors/{id}", get(hypervisors::show).delete(hypervisors::delete))
         .route("/v1/hypervisors/{id}/instances", get(hypervisors::instances))
+        .route("/v1/hypervisors/{id}/reconcile", post(hypervisors::reconcile))
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
