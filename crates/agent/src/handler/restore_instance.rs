@@ -140,6 +140,8 @@ fn new_instance(
         image_id: image.to_owned(),
         instance_type: original.instance_type.clone(),
         network_interfaces: primary.cloned().into_iter().collect(),
+        private_ip: wanted.private_ip.clone(),
+        keep_private_ips: false,
         key_name: original.key_name.clone(),
         iam_instance_profile_arn: original.iam_instance_profile_arn.clone(),
         availability_zone: Some(original.availability_zone.clone()),

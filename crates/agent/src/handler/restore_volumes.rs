@@ -31,7 +31,7 @@ pub(super) async fn run(
             let mut tags = context.ledger.tags(&entry);
             tags.extend(restored_tags(&one.config.tags, extra_tags));
             let request = NewVolume {
-                snapshot: one.snapshot.clone(),
+                snapshot: Some(one.snapshot.clone()),
                 availability_zone: availability_zone.to_owned(),
                 size_gib: Some(one.config.size_gib),
                 volume_type: one.config.volume_type.clone(),
