@@ -6,6 +6,7 @@ mod disk;
 mod faults;
 mod instance;
 mod outsider;
+mod protect;
 mod rig;
 mod tickets;
 
@@ -13,5 +14,6 @@ pub use config::{TOKENS, Tokens};
 pub use disk::Disk;
 pub use faults::set_role;
 pub use instance::{TestInstance, write_data, write_raw_image};
-pub use rig::{ACCOUNT, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE};
+pub use protect::vault;
+pub use rig::{ACCOUNT, ELSEWHERE, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE};
 pub use tickets::TicketTap;

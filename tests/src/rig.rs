@@ -23,6 +23,8 @@ use crate::faults::set_role;
 pub const ACCOUNT: &str = "222222222222";
 /// The region of everything.
 pub const REGION: &str = "eu-central-1";
+/// Another region that both accounts use, for copies.
+pub const ELSEWHERE: &str = "eu-west-1";
 /// The service provider's account.
 pub const SERVICE: &str = "111111111111";
 /// What the tenant's role asks for.
@@ -364,7 +366,7 @@ async fn register(client: &Client, sim: &Running, read_as: ReadAs) -> Result<(Hy
         Ok(CreateHypervisor {
             name: name.to_owned(),
             account: account.parse()?,
-            regions: vec![REGION.parse()?],
+            regions: vec![REGION.parse()?, ELSEWHERE.parse()?],
             endpoint_url: Some(sim.endpoint()),
             read_as,
             role,

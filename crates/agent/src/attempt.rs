@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapferry_service::Backoff;
+use snapferry_service::{Backoff, excerpt};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_wire::v1;
 use snapferry_wire::v1::finish_request::Outcome;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::context::TaskContext;
 use crate::stop::StopReason;
@@ -20,8 +21,19 @@ use crate::{handler, keeper};
 /// How long a clean-up may take before it is left to the scheduler's reaper.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs the attempt to its end and reports it.
+/// Runs the attempt to its end and reports it. What is logged meanwhile is kept for the report.
 pub(crate) async fn run(
+    context: Arc<TaskContext>,
+    granted_at: Instant,
+    lease: Duration,
+    shutdown: CancellationToken,
+) {
+    let (task, attempt) = (context.spec.task, context.spec.attempt);
+    let span = tracing::info_span!(excerpt::SPAN, %task, attempt);
+    run_inside(context, granted_at, lease, shutdown).instrument(span).await;
+}
+
+async fn run_inside(
     context: Arc<TaskContext>,
     granted_at: Instant,
     lease: Duration,
@@ -31,7 +43,7 @@ pub(crate) async fn run(
     let keeper = keeper::keep(Arc::clone(&context), granted_at, lease, shutdown, done.clone());
     let work = async {
         // A panic in a handler is a bug; it costs the attempt, not the agent.
-        let handler = tokio::spawn(handler::run(Arc::clone(&context)));
+        let handler = tokio::spawn(handler::run(Arc::clone(&context)).in_current_span());
         let result = handler.await.unwrap_or_else(|panic| {
             Err(TransferError::new(
                 ErrorClass::Internal,
@@ -100,14 +112,22 @@ async fn clean_up(context: &Arc<TaskContext>) {
     }
 }
 
+/// What a person needs to see why it ended so; nothing where it went well.
+fn excerpt_for(outcome: &Outcome, attempt: &tracing::Span) -> String {
+    match outcome {
+        Outcome::Failed(_) | Outcome::Cancelled(_) => excerpt::of(attempt),
+        Outcome::Succeeded(_) | Outcome::Yielded(_) => String::new(),
+    }
+}
+
 /// Reports until the scheduler has it or the lease is lost; finishing twice is harmless.
 async fn report(context: &Arc<TaskContext>, outcome: Outcome) {
     let request = v1::FinishRequest {
         task_id: context.spec.task.to_string(),
         fence: Some(context.spec.fence.into()),
         progress: Some(context.progress()),
-        phases: Vec::new(),
-        log_excerpt: String::new(),
+        phases: context.phases(),
+        log_excerpt: excerpt_for(&outcome, &tracing::Span::current()),
         outcome: Some(outcome),
     };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));

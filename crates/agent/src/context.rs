@@ -1,6 +1,7 @@
 //! What a handler works with: the granted task, the lease, the ledger, the process's budget and threads.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use snapferry_aws::{Account, Clients, SessionPurpose, SessionScope};
@@ -15,6 +16,7 @@ use snapferry_wire::v1::record_request::Step;
 
 use crate::lease::LeaseClient;
 use crate::ledger::TaskLedger;
+use crate::phases::Phases;
 use crate::stop::Stop;
 
 /// What all tasks of the process share.
@@ -45,7 +47,8 @@ pub(crate) struct TaskContext {
     pub(crate) stop: Stop,
     /// What all tasks share.
     pub(crate) shared: Arc<Shared>,
-    phase: Mutex<&'static str>,
+    phases: Mutex<Phases>,
+    bytes_stored: AtomicU64,
     session: OnceLock<Arc<Session>>,
     transfers: Mutex<Vec<Arc<TransferProgress>>>,
     accounts: Mutex<Vec<(SessionScope, Account)>>,
@@ -64,7 +67,8 @@ impl TaskContext {
             ledger,
             stop: Stop::new(),
             shared,
-            phase: Mutex::new("start"),
+            phases: Mutex::new(Phases::start()),
+            bytes_stored: AtomicU64::new(0),
             session: OnceLock::new(),
             transfers: Mutex::default(),
             accounts: Mutex::default(),
@@ -81,7 +85,18 @@ impl TaskContext {
     /// Names what is being done now.
     pub(crate) fn enter(&self, phase: &'static str) {
         tracing::info!(task = %self.spec.task, phase, "phase");
-        *lock(&self.phase) = phase;
+        lock(&self.phases).enter(phase);
+    }
+
+    /// How long each phase took so far.
+    #[must_use]
+    pub(crate) fn phases(&self) -> Vec<v1::Phase> {
+        lock(&self.phases).told()
+    }
+
+    /// Counts bytes that the library has more than before.
+    pub(crate) fn count_stored(&self, bytes: u64) {
+        self.bytes_stored.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counters for one more volume of the task.
@@ -94,7 +109,11 @@ impl TaskContext {
     /// The figures of the attempt so far, over all its volumes and accounts.
     #[must_use]
     pub(crate) fn progress(&self) -> v1::Progress {
-        let mut sum = v1::Progress { phase: (*lock(&self.phase)).to_owned(), ..v1::Progress::default() };
+        let mut sum = v1::Progress {
+            phase: lock(&self.phases).name().to_owned(),
+            bytes_stored: self.bytes_stored.load(Ordering::Relaxed),
+            ..v1::Progress::default()
+        };
         for transfer in lock(&self.transfers).iter().map(|transfer| transfer.snapshot()) {
             sum.blocks_total += transfer.volume_blocks;
             sum.blocks_done += transfer.position;
@@ -123,10 +142,26 @@ impl TaskContext {
     /// # Errors
     /// [`TransferError`] that names role, account and cause.
     pub(crate) async fn service(&self, scope: SessionScope) -> Result<Account, TransferError> {
-        let access = self.spec.service_access.as_ref().ok_or_else(|| {
+        self.account(self.service_access()?, scope).await
+    }
+
+    /// Signs in to the service account in another region.
+    ///
+    /// # Errors
+    /// [`TransferError`] that names role, account and cause.
+    pub(crate) async fn service_in(
+        &self,
+        region: &Region,
+        scope: SessionScope,
+    ) -> Result<Account, TransferError> {
+        let access = AccountAccess { region: region.clone(), ..self.service_access()?.clone() };
+        self.account(&access, scope).await
+    }
+
+    fn service_access(&self) -> Result<&AccountAccess, TransferError> {
+        self.spec.service_access.as_ref().ok_or_else(|| {
             TransferError::new(ErrorClass::Invalid, "this operation needs the service account's access")
-        })?;
-        self.account(access, scope).await
+        })
     }
 
     /// Signs in to the account and region that an object of the ledger is in.
@@ -211,6 +246,17 @@ impl TaskContext {
         let text = text.into();
         tracing::info!(task = %self.spec.task, warning, note = %text);
         self.record(Step::Note(v1::Note { warning, text })).await
+    }
+
+    /// Records that a recovery point is sealed; from then on it is the catalogue's, and no clean-up of this task takes
+    /// what it consists of.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call.
+    pub(crate) async fn sealed(&self, sealed: v1::SealedRecoveryPoint) -> Result<(), TransferError> {
+        self.record(Step::Sealed(sealed)).await?;
+        self.ledger.kept().await;
+        Ok(())
     }
 
     /// Records a step that commits.

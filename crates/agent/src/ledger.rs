@@ -54,6 +54,21 @@ impl TaskLedger {
         purpose: Purpose,
         label: &str,
     ) -> Result<(LedgerEntry, bool), TransferError> {
+        self.intend_named(place, kind, purpose, label, Vec::new()).await
+    }
+
+    /// [`TaskLedger::intend`] for an object whose id is known before it is made: whoever cleans up finds it by its id.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call; nothing may be made then.
+    pub(crate) async fn intend_named(
+        &self,
+        place: &Account,
+        kind: ObjectKind,
+        purpose: Purpose,
+        label: &str,
+        object_ids: Vec<String>,
+    ) -> Result<(LedgerEntry, bool), TransferError> {
         for making in 0..MAX_MAKINGS {
             let id = entry_id(self.task, kind, purpose, label, making);
             let known = self.entries.lock().await.get(&id).cloned();
@@ -68,7 +83,7 @@ impl TaskLedger {
                         purpose,
                         account: place.account().clone(),
                         region: place.region().clone(),
-                        object_ids: Vec::new(),
+                        object_ids,
                         state: LedgerState::Intended,
                     };
                     self.record(entry.clone()).await?;
@@ -134,6 +149,23 @@ impl TaskLedger {
         let entries = self.entries.lock().await;
         let is_there = |entry: &&LedgerEntry| entry.purpose == purpose && entry.state != LedgerState::Gone;
         entries.values().filter(is_there).cloned().collect()
+    }
+
+    /// The recovery point is in the catalogue, and the scheduler keeps what it consists of (or what is its base): from
+    /// now on no clean-up of this task takes that.
+    pub(crate) async fn kept(&self) {
+        for entry in self.entries.lock().await.values_mut() {
+            let is_kept = match entry.purpose {
+                Purpose::BackupSource | Purpose::RecoveryPoint | Purpose::Vault => true,
+                Purpose::RestoreStaging
+                | Purpose::RestoreImage
+                | Purpose::RestoreResult
+                | Purpose::Transport => false,
+            };
+            if is_kept && entry.state == LedgerState::Made {
+                entry.state = LedgerState::Kept;
+            }
+        }
     }
 
     /// Entries that are this task's to clean up.

@@ -15,6 +15,7 @@ mod keeper;
 mod lease;
 mod ledger;
 mod node;
+mod phases;
 mod stop;
 mod worker;
 

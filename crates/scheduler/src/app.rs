@@ -27,6 +27,8 @@ use crate::http::{Api, Tokens, TokensError};
 use crate::lease::{LeaseService, LeaseWatch, Nodes};
 use crate::metrics::Metrics;
 use crate::reaper::Reaper;
+use crate::reconcile::{AwsSnapshots, Reconciler};
+use crate::retention::Retention;
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -219,12 +221,24 @@ impl Scheduler {
         let reap = self.config.reaper.enabled;
         let reaper =
             Reaper::new(self.store.clone(), self.clock.clone(), self.config.reaper, self.metrics.clone());
+        let retention = self.config.retention.enabled.then(|| {
+            let config = self.config.retention.clone();
+            Retention::new(self.store.clone(), self.clock.clone(), config, self.metrics.clone())
+        });
+        let reconcile = self.config.reconcile.enabled;
+        let reconciler = Arc::new(Reconciler::new(
+            self.store.clone(),
+            Arc::new(AwsSnapshots),
+            self.config.reconcile,
+            self.metrics.clone(),
+        ));
         let api = Api {
             reaper: reaper.clone(),
             store: self.store.clone(),
             clock: self.clock,
             tokens: Arc::new(self.tokens),
             discovery: Arc::new(AwsDiscovery),
+            reconciler: reconciler.clone(),
             metrics: self.metrics,
             node_timeout,
             stop: stop.clone(),
@@ -243,6 +257,12 @@ impl Scheduler {
         parts.spawn(part("outbox", outbox.run(stop.clone())));
         let watching = stop.clone();
         parts.spawn(part("lease watch", async move { watch.run(watching).await }));
+        if let Some(retention) = retention {
+            parts.spawn(part("retention", retention.run(stop.clone())));
+        }
+        if reconcile {
+            parts.spawn(part("reconciler", reconciler.run(stop.clone())));
+        }
         if reap {
             parts.spawn(part("reaper", reaper.run(stop.clone())));
         }

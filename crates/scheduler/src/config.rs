@@ -38,6 +38,12 @@ pub struct Config {
     /// How what nobody owns is removed from AWS.
     #[serde(default)]
     pub reaper: ReaperConfig,
+    /// How recovery points are let go.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+    /// How kept snapshots are looked for.
+    #[serde(default)]
+    pub reconcile: ReconcileConfig,
     /// Who may call the API; without any, everyone who reaches the loopback listener is an operator.
     #[serde(default)]
     pub tokens: Vec<TokenConfig>,
@@ -119,6 +125,26 @@ pub struct ReaperConfig {
     pub delay_ms: u64,
 }
 
+/// How recovery points are let go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// False: nothing is deleted by its retention.
+    pub enabled: bool,
+    /// Time between two rounds.
+    pub interval_ms: u64,
+}
+
+/// How kept snapshots are looked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconcileConfig {
+    /// False: only when asked for.
+    pub enabled: bool,
+    /// Time between two rounds over all tenants.
+    pub interval_ms: u64,
+}
+
 /// Who may call the API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,6 +224,18 @@ impl Default for ReaperConfig {
     }
 }
 
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { enabled: true, interval_ms: 300_000 }
+    }
+}
+
+impl Default for ReconcileConfig {
+    fn default() -> Self {
+        Self { enabled: true, interval_ms: 3_600_000 }
+    }
+}
+
 impl LeaseConfig {
     /// Attempts and waits.
     #[must_use]
@@ -256,6 +294,9 @@ impl Config {
         }
         if self.dispatch.tick_ms == 0 || self.dispatch.ageing_ms == 0 || self.reaper.interval_ms == 0 {
             return refuse("dispatch.tick_ms", "times between rounds are at least 1 ms");
+        }
+        if self.retention.interval_ms == 0 || self.reconcile.interval_ms == 0 {
+            return refuse("retention.interval_ms", "times between rounds are at least 1 ms");
         }
         let tenants = self.tokens.iter().all(|token| {
             (token.role == TokenRole::Tenant) == token.hypervisor.is_some() && !token.name.is_empty()

@@ -10,7 +10,8 @@
 //! | [`dispatch`] | who is next, offers, the outbox |
 //! | [`lease`] | the right to work |
 //! | [`http`] | the public API |
-//! | [`discovery`], [`reaper`] | the only calls to AWS: looking, and removing what nobody owns |
+//! | [`retention`] | asking for the deletion of what need not be kept |
+//! | [`discovery`], [`reconcile`], [`reaper`] | the only calls to AWS: looking, and removing what nobody owns |
 //!
 //! It never calls an agent or a MediaAgent, and never touches a block.
 
@@ -23,6 +24,8 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod reaper;
+pub mod reconcile;
+pub mod retention;
 pub mod store;
 pub mod vault;
 

@@ -1,6 +1,6 @@
 //! The scheduler's figures for Prometheus. Labels are words of our own only, so their number is bounded.
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters and gauges.
 #[derive(Debug, Clone)]
@@ -17,6 +17,12 @@ pub struct Metrics {
     pub http: IntCounterVec,
     /// AWS objects by what the reaper did: `removed`, `failed`.
     pub reaped: IntCounterVec,
+    /// Recovery points that their retention let go, by kind.
+    pub let_go: IntCounterVec,
+    /// Accounts and regions by how looking for kept snapshots ended: `looked`, `failed`.
+    pub reconciled: IntCounterVec,
+    /// Kept snapshots that somebody else has deleted.
+    pub snapshots_lost: IntCounter,
     /// Tasks by state.
     pub tasks: IntGaugeVec,
     /// Offers that wait to be published.
@@ -38,6 +44,11 @@ impl Metrics {
         registry.register(Box::new(tasks.clone()))?;
         let outbox = IntGauge::new("snapferry_scheduler_outbox_entries", "Offers that wait to be published")?;
         registry.register(Box::new(outbox.clone()))?;
+        let snapshots_lost = IntCounter::new(
+            "snapferry_scheduler_kept_snapshots_lost_total",
+            "Kept snapshots that somebody else has deleted",
+        )?;
+        registry.register(Box::new(snapshots_lost.clone()))?;
         Ok(Self {
             published: counter(
                 "snapferry_scheduler_offers_published_total",
@@ -61,6 +72,17 @@ impl Metrics {
                 "AWS objects nobody owned",
                 "outcome",
             )?,
+            let_go: counter(
+                "snapferry_scheduler_recovery_points_let_go_total",
+                "Recovery points that their retention let go",
+                "kind",
+            )?,
+            reconciled: counter(
+                "snapferry_scheduler_reconciles_total",
+                "Accounts and regions by how looking for kept snapshots ended",
+                "outcome",
+            )?,
+            snapshots_lost,
             tasks,
             outbox,
         })

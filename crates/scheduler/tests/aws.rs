@@ -120,6 +120,8 @@ impl Sim {
             image_id,
             instance_type: "m6i.large".to_owned(),
             network_interfaces: Vec::new(),
+            private_ip: None,
+            keep_private_ips: false,
             key_name: None,
             iam_instance_profile_arn: None,
             availability_zone: None,

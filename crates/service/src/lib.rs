@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod excerpt;
 pub mod exit;
 pub mod metrics;
 pub mod secret;

@@ -1,8 +1,12 @@
 //! Logs: to standard error, as text for people or as JSON for collectors. `SNAPFERRY_LOG` filters
-//! (`info`, `snapferry_agent=debug`, …).
+//! (`info`, `snapferry_agent=debug`, …). Whatever it filters, the last lines of each attempt are kept for its report.
 
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+use crate::excerpt;
 
 /// Shape of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -18,9 +22,11 @@ pub enum LogFormat {
 /// Starts logging; a second call in the same process changes nothing.
 pub fn init(format: LogFormat, default_filter: &str) {
     let filter = EnvFilter::try_from_env("SNAPFERRY_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _already_started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    let logger = Registry::default().with(lines.with_filter(filter)).with(excerpt::layer());
+    let _already_started = logger.try_init();
 }

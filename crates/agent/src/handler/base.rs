@@ -6,22 +6,24 @@ use std::sync::Arc;
 use snapferry_aws::{Account, EbsSnapshotSource};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{BlockSource, ErrorClass, TransferError};
-use snapferry_types::spec::StreamingBackupSpec;
+use snapferry_types::catalogue::BaseRef;
 use snapferry_types::{RecoveryPointId, SnapshotId, VolumeId};
 
-use super::snapshot::Snapshots;
+use super::session::{ReadVolume, Reading};
 use crate::context::TaskContext;
 
 /// A volume to read.
 #[derive(Clone)]
 pub(super) struct PlannedVolume {
-    pub(super) volume: VolumeId,
-    pub(super) snapshot: SnapshotId,
-    pub(super) n_blocks: u32,
+    /// What is read of it.
+    pub(super) read: ReadVolume,
     /// Opened against the base where there is one.
     pub(super) source: Arc<dyn BlockSource>,
-    /// The recovery point and the snapshot that changes are listed against.
-    pub(super) base: Option<(RecoveryPointId, SnapshotId)>,
+}
+
+/// What is read, by its volumes.
+pub(super) fn reading(planned: &[PlannedVolume]) -> Reading {
+    Reading { volumes: planned.iter().map(|volume| volume.read.clone()).collect() }
 }
 
 /// What the catalogue and the library know of a volume's base.
@@ -31,23 +33,18 @@ struct KnownBase {
     n_blocks: u32,
 }
 
-/// Decides for each volume, and notes every volume that has to be read in full although a base was expected.
+/// Opens each volume's snapshot, against its base where that can be, and notes every volume that has to be read in
+/// full although a base was expected.
 pub(super) async fn plan(
     context: &Arc<TaskContext>,
     reader: &Account,
     media: &MediaClient,
-    spec: &StreamingBackupSpec,
-    snapshots: &Snapshots,
+    base: Option<&BaseRef>,
+    snapshots: &[(VolumeId, SnapshotId)],
 ) -> Result<Vec<PlannedVolume>, TransferError> {
-    let mut bases = known_bases(context, media, spec).await?;
-    let mut planned = Vec::with_capacity(snapshots.of_volumes.len());
-    for (volume, snapshot) in &snapshots.of_volumes {
-        if !snapshots.seen.config.volumes.iter().any(|one| one.volume_id == *volume) {
-            let message = format!(
-                "snapshot {snapshot} is of {volume}, which was attached after the instance was described: start the backup again"
-            );
-            return Err(TransferError::new(ErrorClass::Invalid, message));
-        }
+    let mut bases = known_bases(context, media, base).await?;
+    let mut planned = Vec::with_capacity(snapshots.len());
+    for (volume, snapshot) in snapshots {
         let opened = match bases.remove(volume) {
             Some(base) => open_against(context, reader, volume, snapshot, base).await?,
             None => None,
@@ -56,13 +53,13 @@ pub(super) async fn plan(
             Some((source, base)) => (source, Some(base)),
             None => (EbsSnapshotSource::open(reader, snapshot).await?, None),
         };
-        planned.push(PlannedVolume {
+        let read = ReadVolume {
             volume: volume.clone(),
             snapshot: snapshot.clone(),
             n_blocks: source.n_blocks(),
-            source: Arc::new(source),
             base,
-        });
+        };
+        planned.push(PlannedVolume { read, source: Arc::new(source) });
     }
     Ok(planned)
 }
@@ -94,10 +91,10 @@ async fn open_against(
 async fn known_bases(
     context: &Arc<TaskContext>,
     media: &MediaClient,
-    spec: &StreamingBackupSpec,
+    base: Option<&BaseRef>,
 ) -> Result<BTreeMap<VolumeId, KnownBase>, TransferError> {
     let mut known = BTreeMap::new();
-    let Some(base) = spec.base.as_ref().filter(|_| !spec.full) else { return Ok(known) };
+    let Some(base) = base else { return Ok(known) };
     let stored = match media.recovery_point(base.recovery_point, &context.spec.tenant).await {
         Ok(stored) => stored,
         Err(error) if error.class == ErrorClass::NotFound => {

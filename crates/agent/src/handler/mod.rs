@@ -1,9 +1,12 @@
 //! One handler a file; the operation of the granted task picks it. Each opens with what happens when it runs twice
 //! or dies at each step.
 
+mod backup_copy;
 mod base;
+mod checkpoint;
 mod clean;
 mod delete_recovery_point;
+mod intelli_snap;
 mod marks;
 mod objects;
 mod restore;
@@ -16,14 +19,18 @@ mod restore_instance;
 mod restore_source;
 mod restore_swap;
 mod restore_volumes;
+mod session;
+mod share;
 mod snapshot;
 mod stage;
+mod store;
 mod streaming_backup;
+mod vault;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_transfer::TransferError;
 use snapferry_types::spec::Operation;
 use snapferry_wire::v1;
 use tokio_util::sync::CancellationToken;
@@ -39,10 +46,8 @@ pub(crate) fn run(context: Arc<TaskContext>) -> BoxFuture<'static, Result<Vec<v1
         match &context.spec.operation {
             Operation::StreamingBackup(spec) => streaming_backup::run(&context, spec).await,
             Operation::Restore(spec) => restore::run(&context, spec).await,
-            Operation::IntelliSnap(_) | Operation::BackupCopy(_) => Err(TransferError::new(
-                ErrorClass::Invalid,
-                format!("this agent does not know the operation {}", context.spec.operation.kind().as_str()),
-            )),
+            Operation::IntelliSnap(spec) => intelli_snap::run(&context, spec).await,
+            Operation::BackupCopy(spec) => backup_copy::run(&context, spec).await,
             Operation::DeleteRecoveryPoint(id) => delete_recovery_point::run(&context, *id).await,
         }
     })

@@ -41,6 +41,32 @@ where
     context.ledger.made(&entry, object_ids).await
 }
 
+/// The entry of an object whose id is known before it is made, such as a share: it goes into the ledger with its id.
+/// `create` is repeatable, so nothing is looked for.
+///
+/// # Errors
+/// [`TransferError`] of the record or the creation.
+pub(crate) async fn ensure_named<C, F>(
+    context: &TaskContext,
+    account: &Account,
+    (kind, purpose, label): (ObjectKind, Purpose, &str),
+    id: &str,
+    create: C,
+) -> Result<LedgerEntry, TransferError>
+where
+    C: FnOnce() -> F,
+    F: Future<Output = Result<(), TransferError>>,
+{
+    let ids = vec![id.to_owned()];
+    let (entry, _) = context.ledger.intend_named(account, kind, purpose, label, ids.clone()).await?;
+    match entry.state {
+        LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
+        LedgerState::Intended | LedgerState::Gone => {}
+    }
+    create().await?;
+    context.ledger.made(&entry, ids).await
+}
+
 /// The one id of an entry that stands for one object.
 pub(crate) fn parse_one<T>(entry: &LedgerEntry) -> Result<T, TransferError>
 where

@@ -1,59 +1,111 @@
-//! The snapshots that a backup reads: one CreateSnapshots call over all volumes of the instance, crash-consistent.
+//! The snapshots of a backup: one CreateSnapshots call over all volumes of the instance, crash-consistent.
+//!
+//! Dies after describing: the checkpoint has what was seen. Dies after the call: the snapshots are found by the
+//! ledger entry's tag. A volume that was attached between the two is in the snapshots: the instance is described
+//! again, and what fits the snapshots replaces the checkpoint.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
 use snapferry_aws::Account;
 use snapferry_aws::ec2::{self, Exclude};
 use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::block::blocks_in_gib;
 use snapferry_types::instance::{InstanceConfig, VolumeConfig};
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
 use snapferry_types::{InstanceId, SnapshotId, VolumeId};
-use snapferry_wire::v1::record_request::Step;
 
+use super::checkpoint::{Checkpoint, Seen};
 use super::objects;
 use crate::context::TaskContext;
 
-/// What the first attempt saw: the configuration belongs to the moment of the snapshots.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Seen {
-    /// When the snapshots were asked for, milliseconds since 1970 UTC.
-    pub(super) point_in_time_ms: u64,
-    /// The instance then.
-    pub(super) config: InstanceConfig,
+/// A complete snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TakenSnapshot {
+    pub(super) volume: VolumeId,
+    pub(super) snapshot: SnapshotId,
+    /// Size in blocks of 512 KiB.
+    pub(super) n_blocks: u32,
+    /// Its key's ARN, where it is encrypted.
+    pub(super) kms_key_id: Option<String>,
 }
 
 /// Snapshots of a task, complete.
+#[derive(Debug)]
 pub(super) struct Snapshots {
     pub(super) seen: Seen,
-    pub(super) entry: LedgerEntry,
-    /// In the order of the instance's volumes.
-    pub(super) of_volumes: Vec<(VolumeId, SnapshotId)>,
+    /// In the order of the instance's volumes; each of them has one.
+    pub(super) taken: Vec<TakenSnapshot>,
 }
 
-/// Describes the instance and takes its snapshots, or finds those of an earlier attempt.
-pub(super) async fn take(
+/// Describes the instance, or answers what an earlier attempt saw.
+pub(super) async fn see(
     context: &Arc<TaskContext>,
     account: &Account,
     instance: &InstanceId,
-) -> Result<Snapshots, TransferError> {
+    checkpoint: &mut Checkpoint,
+) -> Result<Seen, TransferError> {
     context.enter("discover");
-    let seen = see(context, account, instance).await?;
+    if let Some(seen) = &checkpoint.seen {
+        return Ok(seen.clone());
+    }
+    let described = ec2::describe_instance(account, instance).await?;
+    for note in described.notes {
+        context.note(true, note).await?;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let point_in_time_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let seen = Seen { point_in_time_ms, config: described.config };
+    checkpoint.seen = Some(seen.clone());
+    checkpoint.keep(context).await?;
+    Ok(seen)
+}
+
+/// Takes the snapshots of what was seen, or finds those of an earlier attempt, and waits until they are complete.
+pub(super) async fn take(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    purpose: Purpose,
+    seen: Seen,
+    checkpoint: &mut Checkpoint,
+) -> Result<Snapshots, TransferError> {
     context.enter("snapshot");
-    let create = |entry: LedgerEntry| async move {
-        let tags = context.ledger.tags(&entry);
-        let made = ec2::create_snapshots(account, instance, &Exclude::default(), &tags).await?;
-        Ok(made.into_iter().map(|(_, snapshot)| snapshot.into()).collect())
+    let instance = seen.config.instance_id.clone();
+    let instance = &instance;
+    let just_made = Mutex::new(Vec::new());
+    let create = |entry: LedgerEntry| {
+        let just_made = &just_made;
+        async move {
+            let tags = context.ledger.tags(&entry);
+            let made = ec2::create_snapshots(account, instance, &Exclude::default(), &tags).await?;
+            let (volumes, ids): (Vec<VolumeId>, Vec<String>) =
+                made.into_iter().map(|(volume, id)| (volume, id.to_string())).unzip();
+            *just_made.lock().unwrap_or_else(PoisonError::into_inner) = volumes;
+            Ok(ids)
+        }
     };
-    let what = (ObjectKind::Snapshot, Purpose::BackupSource, instance.as_str());
+    let what = (ObjectKind::Snapshot, purpose, instance.as_str());
     let entry = objects::ensure(context, account, what, create).await?;
+    // At once, while the instance is still as it was; completing may take hours.
+    let volumes: Vec<VolumeId> = just_made.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let seen = settle(context, account, seen, &volumes, checkpoint).await?;
+
     let ids = parse_ids(&entry)?;
     let states = ec2::wait_snapshots_completed(account, &ids, |_| (), context.stop.token()).await?;
-    let mut of_volumes: Vec<(VolumeId, SnapshotId)> =
-        states.into_iter().filter_map(|state| Some((state.volume?, state.snapshot))).collect();
-    let missing = |one: &&VolumeConfig| of_volumes.iter().all(|(volume, _)| *volume != one.volume_id);
-    if let Some(missing) = seen.config.volumes.iter().find(missing) {
+    let mut taken: Vec<TakenSnapshot> = states
+        .into_iter()
+        .filter_map(|state| {
+            Some(TakenSnapshot {
+                volume: state.volume?,
+                snapshot: state.snapshot,
+                n_blocks: blocks_in_gib(state.size_gib),
+                kms_key_id: state.kms_key_id.filter(|_| state.encrypted),
+            })
+        })
+        .collect();
+    let volumes: Vec<VolumeId> = taken.iter().map(|one| one.volume.clone()).collect();
+    let seen = settle(context, account, seen, &volumes, checkpoint).await?;
+    if let Some(missing) = seen.config.volumes.iter().find(|one| !volumes.contains(&one.volume_id)) {
         let message = format!(
             "there is no snapshot of {}, which {instance} had when it was described: it was detached since, or its snapshot was deleted; start the backup again",
             missing.volume_id
@@ -61,32 +113,50 @@ pub(super) async fn take(
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
     let position = |volume: &VolumeId| seen.config.volumes.iter().position(|one| one.volume_id == *volume);
-    of_volumes.sort_by_key(|(volume, _)| position(volume));
-    Ok(Snapshots { seen, entry, of_volumes })
+    taken.sort_by_key(|one| position(&one.volume));
+    Ok(Snapshots { seen, taken })
 }
 
-async fn see(
+/// The configuration that fits the snapshots of `volumes`: as it was seen, or as it is now where a volume has a
+/// snapshot that was not seen.
+async fn settle(
     context: &Arc<TaskContext>,
     account: &Account,
-    instance: &InstanceId,
+    seen: Seen,
+    volumes: &[VolumeId],
+    checkpoint: &mut Checkpoint,
 ) -> Result<Seen, TransferError> {
-    if !context.spec.checkpoint.is_empty() {
-        return serde_json::from_slice(&context.spec.checkpoint).map_err(|error| {
-            TransferError::new(ErrorClass::Internal, format!("read the task's checkpoint: {error}"))
-        });
+    if volumes.iter().all(|volume| has(&seen.config, volume)) {
+        return Ok(seen);
     }
-    let described = ec2::describe_instance(account, instance).await?;
-    for note in described.notes {
-        context.note(true, note).await?;
+    let again = ec2::describe_instance(account, &seen.config.instance_id).await?;
+    let config = fitting(&seen.config, again.config, volumes);
+    if let Some(unknown) = volumes.iter().find(|volume| !has(&config, volume)) {
+        let message = format!(
+            "there is a snapshot of {unknown}, which {} had neither before nor after it was taken: start the backup again",
+            config.instance_id
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
     }
-    let config = described.config;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seen = Seen { point_in_time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX), config };
-    let checkpoint = serde_json::to_vec(&seen).map_err(|error| {
-        TransferError::new(ErrorClass::Internal, format!("write the task's checkpoint: {error}"))
-    })?;
-    context.record(Step::Checkpoint(checkpoint.into())).await?;
+    let seen = Seen { config, ..seen };
+    checkpoint.seen = Some(seen.clone());
+    checkpoint.keep(context).await?;
     Ok(seen)
+}
+
+fn has(config: &InstanceConfig, volume: &VolumeId) -> bool {
+    config.volumes.iter().any(|one| one.volume_id == *volume)
+}
+
+/// The later description without what was attached after the snapshots, and with what was detached after them. A
+/// volume that was seen before and has no snapshot stays: that it is missing must not pass in silence.
+fn fitting(first: &InstanceConfig, again: InstanceConfig, volumes: &[VolumeId]) -> InstanceConfig {
+    let mut fitting = again;
+    fitting.volumes.retain(|one| volumes.contains(&one.volume_id) || has(first, &one.volume_id));
+    let detached: Vec<VolumeConfig> =
+        first.volumes.iter().filter(|one| !has(&fitting, &one.volume_id)).cloned().collect();
+    fitting.volumes.extend(detached);
+    fitting
 }
 
 fn parse_ids(entry: &LedgerEntry) -> Result<Vec<SnapshotId>, TransferError> {
@@ -94,4 +164,47 @@ fn parse_ids(entry: &LedgerEntry) -> Result<Vec<SnapshotId>, TransferError> {
     parsed.map_err(|error: snapferry_types::aws::ParseAwsNameError| {
         TransferError::new(ErrorClass::Internal, format!("read ledger entry {}: {error}", entry.id))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(volumes: &[&str]) -> InstanceConfig {
+        let volumes: Vec<_> = volumes
+            .iter()
+            .map(|id| {
+                serde_json::json!({
+                    "volume_id": id, "device_name": "/dev/sdf", "size_gib": 1, "volume_type": "gp3",
+                })
+            })
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "version": 1, "instance_id": "i-1", "region": "eu-central-1", "availability_zone": "eu-central-1a",
+            "instance_type": "m6i.large", "os": "linux", "architecture": "x86_64", "root_device_name": "/dev/xvda",
+            "volumes": volumes,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_configuration_has_what_has_a_snapshot_and_what_should_have_one() {
+        let ids = |volumes: &[&str]| volumes.iter().map(|id| id.parse().unwrap()).collect::<Vec<VolumeId>>();
+        let of = |first: &[&str], again: &[&str], snapshots: &[&str]| -> Vec<String> {
+            let fitting = fitting(&instance(first), instance(again), &ids(snapshots));
+            fitting.volumes.iter().map(|one| one.volume_id.to_string()).collect()
+        };
+        // Attached before the snapshots, after the description.
+        assert_eq!(of(&["vol-1"], &["vol-1", "vol-2"], &["vol-1", "vol-2"]), ["vol-1", "vol-2"]);
+        // Attached after the snapshots.
+        assert_eq!(of(&["vol-1"], &["vol-1", "vol-2", "vol-3"], &["vol-1", "vol-2"]), ["vol-1", "vol-2"]);
+        // Detached after the snapshots.
+        assert_eq!(of(&["vol-1", "vol-3"], &["vol-1", "vol-2"], &["vol-1", "vol-2", "vol-3"]), [
+            "vol-1", "vol-2", "vol-3"
+        ]);
+        // Detached before the snapshots: it stays, and is found missing.
+        assert_eq!(of(&["vol-1", "vol-3"], &["vol-1", "vol-2"], &["vol-1", "vol-2"]), [
+            "vol-1", "vol-2", "vol-3"
+        ]);
+    }
 }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use snapferry_api::hypervisor::{CreateHypervisor, Hypervisor, HypervisorQuery};
 use snapferry_api::instance::{Instance, InstanceQuery};
+use snapferry_api::recovery_point::Reconciled;
 use snapferry_api::{Page, Problem, ProblemCode};
 use snapferry_types::HypervisorId;
 
@@ -113,6 +114,19 @@ pub(super) async fn instances(
         })??);
     }
     Ok(Json(Page { items, next: None }))
+}
+
+/// Look which of the kept snapshots are still in the account.
+#[utoipa::path(post, path = "/v1/hypervisors/{id}/reconcile", tag = "hypervisors", params(("id" = String, Path)), responses(
+    (status = 200, body = Reconciled), (status = 502, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn reconcile(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id<HypervisorId>,
+) -> Result<Json<Reconciled>, Refusal> {
+    caller.may_work()?;
+    seen(&caller, id)?;
+    Ok(Json(api.reconciler.tenant(id).await?))
 }
 
 fn seen(caller: &Caller, id: HypervisorId) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use snapferry_api::job::{CreateJob, Job, JobQuery, JobSummary, Work};
+use snapferry_api::restore::RestoreTarget;
 use snapferry_api::{Page, Problem, ProblemCode};
 use snapferry_types::JobId;
 
@@ -71,9 +72,7 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<Job>), Refusal> {
     caller.may_work()?;
     validate::job(request)?;
-    if let Work::StreamingBackup(backup) = &request.work
-        && backup.media_agent.is_some()
-    {
+    if names_a_machine(&request.work) {
         caller.may_operate()?;
     }
     let idempotency_key = match headers.get("idempotency-key") {
@@ -97,4 +96,17 @@ pub(super) async fn submit(
     }
     let status = if submitted.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(View::of(api, caller).await?.job(job))))
+}
+
+/// Whether the work chooses a machine of the service account, or writes to the disk of one.
+const fn names_a_machine(work: &Work) -> bool {
+    match work {
+        Work::StreamingBackup(backup) => backup.media_agent.is_some(),
+        Work::BackupCopy(copy) => copy.media_agent.is_some(),
+        Work::Restore(restore) => matches!(restore.target, RestoreTarget::DiskImage { .. }),
+        Work::IntelliSnap(_)
+        | Work::DeleteRecoveryPoint(_)
+        | Work::Replication(_)
+        | Work::Conversion(_) => false,
+    }
 }

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::discovery::Discovery;
 use crate::metrics::Metrics;
 use crate::reaper::Reaper;
+use crate::reconcile::Reconciler;
 use crate::store::Store;
 
 /// Largest body of a request in bytes.
@@ -45,6 +46,7 @@ pub struct Api {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) discovery: Arc<dyn Discovery>,
     pub(crate) reaper: Reaper,
+    pub(crate) reconciler: Arc<Reconciler>,
     pub(crate) metrics: Metrics,
     pub(crate) node_timeout: Duration,
     pub(crate) stop: CancellationToken,
@@ -63,6 +65,7 @@ pub fn router(api: Api, registry: prometheus::Registry) -> Router {
         .route("/v1/hypervisors", get(hypervisors::list).post(hypervisors::create))
         .route("/v1/hypervisors/{id}", get(hypervisors::show).delete(hypervisors::delete))
         .route("/v1/hypervisors/{id}/instances", get(hypervisors::instances))
+        .route("/v1/hypervisors/{id}/reconcile", post(hypervisors::reconcile))
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/cancel", post(control::cancel))

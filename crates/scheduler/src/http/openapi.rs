@@ -15,6 +15,7 @@ use super::{control, events, fleet, hypervisors, jobs, recovery_points};
         hypervisors::show,
         hypervisors::delete,
         hypervisors::instances,
+        hypervisors::reconcile,
         jobs::create,
         jobs::list,
         jobs::show,

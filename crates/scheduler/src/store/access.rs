@@ -3,7 +3,7 @@
 use snapferry_api::hypervisor::{AdminSignIn, CreateRole, ReadAs, TenantSignIn};
 use snapferry_types::access::{AccountAccess, AssumeRole, Credentials, SignIn};
 use snapferry_types::tenancy::TenantKeys;
-use snapferry_types::{HypervisorId, Region};
+use snapferry_types::{AccountId, HypervisorId, Region};
 use sqlx::AnyConnection;
 
 use super::row::Read as _;
@@ -27,6 +27,25 @@ impl Store {
         region: &Region,
     ) -> Result<AccountAccess, StoreError> {
         Ok(self.accesses(&mut *self.reader().await?, id, region).await?.tenant)
+    }
+
+    /// Access to the account that an object made in a tenant's name is in: the tenant's own, or that of its admin.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when it is neither.
+    pub async fn object_access(
+        &self,
+        id: HypervisorId,
+        account: &AccountId,
+        region: &Region,
+    ) -> Result<AccountAccess, StoreError> {
+        let accesses = self.accesses(&mut *self.reader().await?, id, region).await?;
+        let sides = std::iter::once(accesses.tenant).chain(accesses.service);
+        sides.into_iter().find(|side| side.account == *account).ok_or_else(|| {
+            StoreError::Invalid(format!(
+                "account {account} is neither that of hypervisor {id} nor that of its admin hypervisor"
+            ))
+        })
     }
 
     pub(super) async fn accesses(

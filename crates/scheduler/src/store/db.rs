@@ -34,6 +34,13 @@ pub(super) struct Db {
 impl Db {
     /// Connects, and brings the schema up to date.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let db = Self::connect(url).await?;
+        schema::migrate(&db).await?;
+        Ok(db)
+    }
+
+    /// Connects.
+    pub(super) async fn connect(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let db = if let Some(path) = url.strip_prefix("sqlite:") {
             Self::open_sqlite(url, path).await?
@@ -48,7 +55,6 @@ impl Db {
             let url = url.split('@').next_back().unwrap_or_default().to_owned();
             return Err(StoreError::Url { url, reason: "unknown kind of database".to_owned() });
         };
-        schema::migrate(&db).await?;
         Ok(db)
     }
 

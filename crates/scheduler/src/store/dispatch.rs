@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::state::TaskEvent;
 use snapferry_types::{DispatchId, HypervisorId, TaskId, TaskKind, TaskState};
 use sqlx::AnyConnection;
@@ -14,10 +15,23 @@ use super::{Store, StoreError, fleet, task};
 /// Tasks of one group that are tried before the group is left for the next round.
 const CANDIDATES: i64 = 20;
 
-/// A backup of an instance waits while another one of it is under way: both would build on the same base.
-const FREE_INSTANCE: &str = "(t.kind <> 'streaming_backup' OR NOT EXISTS (SELECT 1 FROM task o \
-     WHERE o.instance_id = t.instance_id AND o.hypervisor_id = t.hypervisor_id AND o.kind = 'streaming_backup' \
-     AND o.id <> t.id AND o.state IN ('dispatched', 'running', 'suspect', 'retry_wait')))";
+/// A backup or copy of an instance waits while another one of the same kind is under way, for both would build on the
+/// same base. A restore in place has the instance to itself. A task that has begun and waits for its next attempt, or is
+/// suspended, is under way for those that came after it: they do not overtake it.
+const FREE_INSTANCE: &str = "NOT EXISTS (SELECT 1 FROM task o \
+     WHERE o.instance_id = t.instance_id AND o.hypervisor_id = t.hypervisor_id AND o.id <> t.id \
+     AND (o.state IN ('dispatched', 'running', 'suspect', 'retry_wait') \
+     OR (o.state IN ('ready', 'suspended') AND o.epoch > 0 \
+     AND (o.created_ms < t.created_ms OR (o.created_ms = t.created_ms AND o.id < t.id)))) \
+     AND ((o.kind = t.kind AND t.kind IN ('streaming_backup', 'intelli_snap', 'backup_copy')) \
+     OR (t.in_place = 1 AND o.kind IN ('streaming_backup', 'intelli_snap', 'restore')) \
+     OR (o.in_place = 1 AND t.kind IN ('streaming_backup', 'intelli_snap', 'restore'))))";
+
+/// The MediaAgent of a task was heard since `$4`; or it needs none; or it needs one that is still to be chosen, and some
+/// MediaAgent was heard.
+const STORE_ONLINE: &str = "((t.media_agent_id IS NULL AND t.kind NOT IN ('streaming_backup', 'backup_copy')) \
+     OR EXISTS (SELECT 1 FROM media_agent m WHERE m.last_seen_ms >= $4 \
+     AND (t.media_agent_id IS NULL OR m.id = t.media_agent_id)))";
 
 /// Waiting tasks of one tenant in one region and band.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +120,8 @@ impl Store {
         rows.iter().map(|row| Ok((row.word("state", TaskState::from_word)?, row.int("n")?))).collect()
     }
 
-    /// Offers the oldest task of a group that can be offered: its MediaAgent was heard since `since_ms`, and no other
-    /// backup of its instance is under way. `None` when there is none.
+    /// Offers the oldest task of a group that can be offered: its MediaAgent was heard since `since_ms`, if it needs one,
+    /// and its instance is free. `None` when there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -121,12 +135,13 @@ impl Store {
         let mut tx = self.begin().await?;
         let statement = format!(
             "SELECT t.id FROM task t WHERE t.state = 'ready' AND t.hypervisor_id = $1 AND t.region = $2 \
-             AND t.priority = $3 AND {FREE_INSTANCE} ORDER BY t.ready_ms, t.id LIMIT $4"
+             AND t.priority = $3 AND {STORE_ONLINE} AND {FREE_INSTANCE} ORDER BY t.ready_ms, t.id LIMIT $5"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(group.hypervisor.to_string())
             .bind(group.region.clone())
             .bind(group.priority)
+            .bind(since_ms)
             .bind(CANDIDATES)
             .fetch_all(&mut *tx)
             .await?;
@@ -136,13 +151,15 @@ impl Store {
                 continue;
             }
             let mut after = before.clone();
-            if let (None, Some(instance)) = (after.media_agent, &after.instance) {
-                after.media_agent =
-                    fleet::choose_media_agent(&mut tx, after.hypervisor, instance, since_ms).await?;
-            }
-            let Some(media_agent) = after.media_agent else { continue };
-            if !fleet::is_online(&mut tx, media_agent, since_ms).await? {
-                continue;
+            if let (None, Some(kind), Some(instance)) =
+                (after.media_agent, stored_as(after.kind), &after.instance)
+            {
+                let chosen =
+                    fleet::choose_media_agent(&mut tx, after.hypervisor, instance, kind, since_ms).await?;
+                if chosen.is_none() {
+                    continue;
+                }
+                after.media_agent = chosen;
             }
             let dispatch = DispatchId::generate();
             after.apply(TaskEvent::Offered, now_ms)?;
@@ -263,6 +280,19 @@ impl Store {
             n += 1;
         }
         Ok(n)
+    }
+}
+
+/// What a task stores on a MediaAgent that is chosen when it is offered.
+const fn stored_as(kind: TaskKind) -> Option<RecoveryPointKind> {
+    match kind {
+        TaskKind::StreamingBackup => Some(RecoveryPointKind::Streamed),
+        TaskKind::BackupCopy => Some(RecoveryPointKind::Copy),
+        TaskKind::Restore
+        | TaskKind::DeleteRecoveryPoint
+        | TaskKind::IntelliSnap
+        | TaskKind::Replication
+        | TaskKind::Conversion => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use snapferry_api::Page;
 use snapferry_api::fleet::AccessNode;
 use snapferry_api::page::PageQuery;
+use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::{AccessNodeId, HypervisorId, IncarnationId, InstanceId, MediaAgentId};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
@@ -183,37 +184,25 @@ pub(super) async fn endpoint(conn: &mut AnyConnection, id: MediaAgentId) -> Resu
     row.ok_or_else(|| StoreError::not_found("MediaAgent", id))?.text("endpoint")
 }
 
-/// Whether a MediaAgent was heard since `since_ms`.
-pub(super) async fn is_online(
-    conn: &mut AnyConnection,
-    id: MediaAgentId,
-    since_ms: i64,
-) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT id FROM media_agent WHERE id = $1 AND last_seen_ms >= $2")
-        .bind(id.to_string())
-        .bind(since_ms)
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.is_some())
-}
-
-/// Where the next backup of an instance goes: where its last one is, or else to the MediaAgent that stores least, of
-/// those heard since `since_ms`.
+/// Where the next backup or copy of an instance goes: where its last one of that kind is, or else its last one of any, or
+/// else to the MediaAgent that stores least, of those heard since `since_ms`.
 pub(super) async fn choose_media_agent(
     conn: &mut AnyConnection,
     hypervisor: HypervisorId,
     instance: &InstanceId,
+    kind: RecoveryPointKind,
     since_ms: i64,
 ) -> Result<Option<MediaAgentId>, StoreError> {
     let row = sqlx::query(
         "SELECT m.id FROM media_agent m LEFT JOIN recovery_point p ON p.media_agent_id = m.id \
          AND p.hypervisor_id = $1 AND p.instance_id = $2 AND p.deleted_ms IS NULL WHERE m.last_seen_ms >= $3 \
-         GROUP BY m.id, m.stored_bytes ORDER BY COALESCE(MAX(p.point_in_time_ms), 0) DESC, m.stored_bytes, m.id \
-         LIMIT 1",
+         GROUP BY m.id, m.stored_bytes ORDER BY MAX(CASE WHEN p.kind = $4 THEN p.point_in_time_ms ELSE 0 END) DESC, \
+         COALESCE(MAX(p.point_in_time_ms), 0) DESC, m.stored_bytes, m.id LIMIT 1",
     )
     .bind(hypervisor.to_string())
     .bind(instance.to_string())
     .bind(since_ms)
+    .bind(kind.as_str())
     .fetch_optional(conn)
     .await?;
     row.map(|row| row.parsed("id")).transpose()

@@ -4,16 +4,15 @@ use std::collections::HashMap;
 
 use snapferry_api::Page;
 use snapferry_api::job::{
-    Attempt, CreateJob, Job, JobQuery, JobState, JobSummary, Note, Priority, Progress, StreamingBackup, Task,
-    Work,
+    Attempt, CreateJob, Job, JobQuery, JobState, JobSummary, Note, Priority, Task,
 };
-use snapferry_types::{Fence, HypervisorId, JobId, Region, TaskId, TaskKind, TaskState};
+use snapferry_types::{HypervisorId, JobId, TaskKind, TaskState};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::row::{Read as _, to_json};
 use super::task::{self, Desired, TaskRow};
-use super::{Store, StoreError, catalogue, history, hypervisor, note, page_of, timestamp};
+use super::{Store, StoreError, history, note, page_of, timestamp};
 
 /// A request for work, checked.
 #[derive(Debug, Clone)]
@@ -75,81 +74,16 @@ impl Store {
             let job = job.ok_or_else(|| StoreError::Conflict("the request is being taken in".to_owned()))?;
             return Ok(Submitted { job, new: false });
         }
-        for draft in drafts.tasks {
-            let row = TaskRow { job, priority, created_ms: now_ms, ready_ms: now_ms, ..draft };
+        // Tasks of one moment are offered in the order of their ids, which is that of the drafts.
+        let mut ids = drafts.tasks.iter().map(|draft| draft.id).collect::<Vec<_>>();
+        ids.sort_unstable();
+        for (id, draft) in ids.into_iter().zip(drafts.tasks) {
+            let row = TaskRow { id, job, priority, created_ms: now_ms, ready_ms: now_ms, ..draft };
             task::insert(&mut tx, &row).await?;
         }
         tx.commit().await?;
         self.changed(job);
         Ok(Submitted { job, new: true })
-    }
-
-    async fn drafts(
-        &self,
-        conn: &mut AnyConnection,
-        submission: &Submission<'_>,
-    ) -> Result<Drafts, StoreError> {
-        match &submission.request.work {
-            Work::StreamingBackup(backup) => {
-                visible(submission, backup.hypervisor, "hypervisor", backup.hypervisor)?;
-                let tenant = hypervisor::load(conn, backup.hypervisor).await?;
-                if tenant.role.as_str() != "tenant" {
-                    return Err(StoreError::Invalid(format!(
-                        "hypervisor {} is an admin hypervisor; back up the instances of a tenant",
-                        tenant.id
-                    )));
-                }
-                let region = match &backup.region {
-                    Some(asked) if !tenant.regions.contains(asked) => {
-                        return Err(StoreError::Invalid(format!(
-                            "hypervisor {} is not registered for region {asked}; its regions are {:?}",
-                            tenant.name, tenant.regions
-                        )));
-                    }
-                    Some(asked) => asked.clone(),
-                    None => tenant.regions.first().cloned().ok_or_else(|| {
-                        StoreError::Invalid(format!("hypervisor {} has no region; name one", tenant.name))
-                    })?,
-                };
-                let tasks = backup
-                    .instances
-                    .iter()
-                    .map(|instance| {
-                        let work = Work::StreamingBackup(StreamingBackup {
-                            instances: vec![instance.clone()],
-                            ..backup.clone()
-                        });
-                        let mut row = draft(work, tenant.id, region.clone());
-                        row.instance = Some(instance.clone());
-                        row.media_agent = backup.media_agent;
-                        row
-                    })
-                    .collect();
-                Ok(Drafts { hypervisor: tenant.id, tasks })
-            }
-            Work::Restore(restore) => {
-                let point = catalogue::load(conn, restore.recovery_point).await?;
-                visible(submission, point.summary.hypervisor, "recovery point", restore.recovery_point)?;
-                for volume in &restore.volumes {
-                    if !point.volumes.iter().any(|one| one.id == *volume) {
-                        return Err(StoreError::Invalid(format!(
-                            "recovery point {} has no volume {volume}",
-                            restore.recovery_point
-                        )));
-                    }
-                }
-                Ok(of_point(&point, submission.request.work.clone()))
-            }
-            Work::IntelliSnap(_) | Work::BackupCopy(_) | Work::Replication(_) | Work::Conversion(_) => {
-                let kind = submission.request.work.kind().as_str();
-                Err(StoreError::Invalid(format!("this scheduler does not take {kind} jobs")))
-            }
-            Work::DeleteRecoveryPoint(delete) => {
-                let point = catalogue::load(conn, delete.recovery_point).await?;
-                visible(submission, point.summary.hypervisor, "recovery point", delete.recovery_point)?;
-                Ok(of_point(&point, submission.request.work.clone()))
-            }
-        }
     }
 
     /// A job with its tasks.
@@ -231,66 +165,6 @@ async fn states_between(
         states.entry(row.parsed("job_id")?).or_default().extend(std::iter::repeat_n(one, n));
     }
     Ok(states)
-}
-
-struct Drafts {
-    hypervisor: HypervisorId,
-    tasks: Vec<TaskRow>,
-}
-
-fn visible(
-    submission: &Submission<'_>,
-    owner: HypervisorId,
-    kind: &'static str,
-    id: impl ToString,
-) -> Result<(), StoreError> {
-    if submission.only.is_none_or(|only| only == owner) {
-        return Ok(());
-    }
-    Err(StoreError::not_found(kind, id))
-}
-
-fn of_point(point: &snapferry_api::recovery_point::RecoveryPoint, work: Work) -> Drafts {
-    let mut row = draft(work, point.summary.hypervisor, point.summary.region.clone());
-    row.instance = Some(point.summary.instance.clone());
-    row.recovery_point = Some(point.summary.id);
-    row.media_agent = point.summary.media_agent;
-    Drafts { hypervisor: point.summary.hypervisor, tasks: vec![row] }
-}
-
-fn draft(work: Work, hypervisor: HypervisorId, region: Region) -> TaskRow {
-    TaskRow {
-        id: TaskId::generate(),
-        job: JobId::from_u128(0),
-        hypervisor,
-        kind: work.kind(),
-        work,
-        region,
-        instance: None,
-        recovery_point: None,
-        media_agent: None,
-        state: TaskState::Ready,
-        fence: Fence::default(),
-        priority: 0,
-        created_ms: 0,
-        ready_ms: 0,
-        not_before_ms: None,
-        attempts: 0,
-        crashes: 0,
-        dispatch: None,
-        queue: None,
-        node: None,
-        incarnation: None,
-        desired: Desired::Run,
-        progress: Progress::default(),
-        failures: 0,
-        error: None,
-        made: Vec::new(),
-        base: None,
-        finished_epoch: None,
-        started_ms: None,
-        finished_ms: None,
-    }
 }
 
 async fn earlier(conn: &mut AnyConnection, key: &str, request: &str) -> Result<Option<JobId>, StoreError> {

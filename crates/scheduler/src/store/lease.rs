@@ -136,8 +136,10 @@ impl Store {
         after.incarnation = Some(by.incarnation);
         after.started_ms = Some(now_ms);
         after.progress = Progress::default();
-        self.choose_base(&mut tx, &mut after).await?;
-        let spec = self.spec(&mut tx, &after, deployment).await;
+        let spec = match self.prepare(&mut tx, &mut after).await {
+            Ok(()) => self.spec(&mut tx, &after, deployment).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &spec
             && !error.retryable()
         {

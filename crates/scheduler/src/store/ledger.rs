@@ -3,7 +3,7 @@
 use snapferry_api::Page;
 use snapferry_api::ledger::{LedgerLine, LedgerQuery};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
-use snapferry_types::{HypervisorId, InstanceId, LedgerId, MediaAgentId, RecoveryPointId, TaskId};
+use snapferry_types::{HypervisorId, LedgerId, TaskId};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
@@ -12,7 +12,7 @@ use super::task::TaskRow;
 use super::{Store, StoreError, page_of, timestamp};
 
 /// AWS objects of one task; one that asks for more is broken.
-const MAX_ENTRIES: i64 = 10_000;
+pub(super) const MAX_ENTRIES: i64 = 10_000;
 
 /// No live task and no recovery point owns the object: its task is over and never kept it nor handed it over, or the
 /// recovery point that it was kept for is gone.
@@ -20,7 +20,7 @@ const REAPABLE: &str = "((l.state IN ('intended', 'made') AND t.state IN ('succe
      OR (l.state = 'kept' AND t.state IN ('succeeded', 'failed', 'cancelled', 'dead') AND NOT EXISTS (\
      SELECT 1 FROM recovery_point p WHERE p.task_id = l.task_id AND p.deleted_ms IS NULL)))";
 
-const COLUMNS: &str = "SELECT l.id, l.task_id, l.hypervisor_id, l.kind, l.purpose, l.account, l.region, \
+pub(super) const COLUMNS: &str = "SELECT l.id, l.task_id, l.hypervisor_id, l.kind, l.purpose, l.account, l.region, \
                        l.object_ids, l.state, l.changed_ms";
 
 /// A line that the reaper may remove.
@@ -53,11 +53,13 @@ impl Store {
             .fetch_all(self.db.read())
             .await?;
         let read_line = |row: &AnyRow| {
+            let entry = read(row)?;
+            let reapable = row.flag("reapable")?;
             Ok(LedgerLine {
-                entry: read(row)?,
                 hypervisor: row.parsed("hypervisor_id")?,
-                reapable: row.flag("reapable")?,
-                reason: None,
+                reapable,
+                reason: reapable.then(|| reason(entry.state).to_owned()),
+                entry,
                 changed_at: timestamp(row.int("changed_ms")?),
             })
         };
@@ -100,8 +102,9 @@ impl Store {
     }
 }
 
-/// Takes an entry over from the agent that works on `task`: a new one, or an old one moved forward. Entries of other
-/// tasks can only be marked gone, and only when they were kept for the same tenant.
+/// Takes an entry over from the agent that works on `task`: a new one, an old one moved forward, or an exact repeat. What
+/// would move it backwards is refused, and so is ending what was handed over, which is the user's. Entries of other tasks
+/// can only be marked gone, and only when they were kept for the same tenant.
 pub(super) async fn record(
     conn: &mut AnyConnection,
     task: &TaskRow,
@@ -131,8 +134,12 @@ pub(super) async fn record(
         )));
     }
     if rank(entry.state) < rank(state) || (state == LedgerState::HandedOver && entry.state != state) {
-        // An old message that came late.
-        return Ok(());
+        return Err(StoreError::Invalid(format!(
+            "ledger entry {} is {} and cannot become {}",
+            entry.id,
+            state.as_str(),
+            entry.state.as_str()
+        )));
     }
     sqlx::query(
         "UPDATE ledger SET state = $1, object_ids = CASE WHEN $2 = '[]' THEN object_ids ELSE $2 END, \
@@ -180,38 +187,6 @@ async fn insert(
     Ok(())
 }
 
-/// The snapshots of a sealed backup become the instance's base.
-pub(super) async fn keep_sources(
-    conn: &mut AnyConnection,
-    task: TaskId,
-    now_ms: i64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE ledger SET state = 'kept', changed_ms = $1 \
-         WHERE task_id = $2 AND purpose = 'backup_source' AND state = 'made'",
-    )
-    .bind(now_ms)
-    .bind(task.to_string())
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Ids of the snapshots that are kept for what `task` made.
-pub(super) async fn kept_snapshots(
-    conn: &mut AnyConnection,
-    task: TaskId,
-) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT object_ids FROM ledger WHERE task_id = $1 AND purpose = 'backup_source' AND state = 'kept'",
-    )
-    .bind(task.to_string())
-    .fetch_all(conn)
-    .await?;
-    let ids = rows.iter().map(|row| row.json::<Vec<String>>("object_ids")).collect::<Result<Vec<_>, _>>()?;
-    Ok(ids.into_iter().flatten().collect())
-}
-
 /// What `task` has from earlier attempts and may still exist.
 pub(super) async fn of_task(conn: &mut AnyConnection, task: TaskId) -> Result<Vec<LedgerEntry>, StoreError> {
     let statement = format!("{COLUMNS} FROM ledger l WHERE l.task_id = $1 ORDER BY l.id LIMIT $2");
@@ -223,44 +198,14 @@ pub(super) async fn of_task(conn: &mut AnyConnection, task: TaskId) -> Result<Ve
     rows.iter().map(read).collect()
 }
 
-/// Kept snapshots of earlier backups of an instance on the same MediaAgent.
-pub(super) async fn superseded(
-    conn: &mut AnyConnection,
-    task: &TaskRow,
-    instance: &InstanceId,
-    media_agent: MediaAgentId,
-) -> Result<Vec<LedgerEntry>, StoreError> {
-    let statement = format!(
-        "{COLUMNS} FROM ledger l JOIN task t ON t.id = l.task_id WHERE t.instance_id = $1 AND t.id <> $2 \
-         AND t.hypervisor_id = $3 AND t.media_agent_id = $4 AND l.purpose = 'backup_source' AND l.state = 'kept' \
-         ORDER BY l.id LIMIT $5"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
-        .bind(instance.to_string())
-        .bind(task.id.to_string())
-        .bind(task.hypervisor.to_string())
-        .bind(media_agent.to_string())
-        .bind(MAX_ENTRIES)
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(read).collect()
-}
-
-/// Kept snapshots of a recovery point that is to be deleted.
-pub(super) async fn of_point(
-    conn: &mut AnyConnection,
-    point: RecoveryPointId,
-) -> Result<Vec<LedgerEntry>, StoreError> {
-    let statement = format!(
-        "{COLUMNS} FROM ledger l JOIN recovery_point p ON p.task_id = l.task_id \
-         WHERE p.id = $1 AND l.purpose = 'backup_source' AND l.state = 'kept' ORDER BY l.id LIMIT $2"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
-        .bind(point.to_string())
-        .bind(MAX_ENTRIES)
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(read).collect()
+/// Why the reaper may remove an object in this state.
+const fn reason(state: LedgerState) -> &'static str {
+    match state {
+        LedgerState::Kept => "the recovery point that it was kept for is gone",
+        LedgerState::Intended | LedgerState::Made | LedgerState::HandedOver | LedgerState::Gone => {
+            "its task is over and never handed it over"
+        }
+    }
 }
 
 const fn rank(state: LedgerState) -> u8 {
@@ -272,7 +217,7 @@ const fn rank(state: LedgerState) -> u8 {
     }
 }
 
-fn read(row: &AnyRow) -> Result<LedgerEntry, StoreError> {
+pub(super) fn read(row: &AnyRow) -> Result<LedgerEntry, StoreError> {
     Ok(LedgerEntry {
         id: row.parsed("id")?,
         task: row.parsed("task_id")?,

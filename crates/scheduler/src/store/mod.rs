@@ -5,23 +5,33 @@
 //! and epoch ([`task`]). Every operation may be repeated. The store calls nobody: not AWS, not the queue.
 
 mod access;
+mod base;
 mod catalogue;
 mod control;
+mod copy;
+mod crossing;
 mod db;
 mod dispatch;
+mod draft;
 mod error;
+mod expired;
 mod fleet;
 mod history;
+mod hold;
 mod hypervisor;
 mod job;
+mod kept;
 mod lease;
 mod ledger;
 mod media_agent;
+mod lost;
 mod note;
 mod page;
+mod point;
 mod record;
 mod row;
 mod schema;
+mod source;
 mod spec;
 mod task;
 
@@ -35,11 +45,13 @@ use tokio::sync::broadcast;
 use self::db::{Db, Tx};
 pub use self::dispatch::{Offer, OutboxEntry, WaitingGroup};
 pub use self::error::StoreError;
+pub use self::expired::Expired;
 pub use self::fleet::{NodeFigures, Pool};
 pub use self::history::AttemptReport;
 pub use self::job::{Submission, Submitted};
 pub use self::lease::{ClaimBy, ClaimVerdict, FinishOutcome, Grant, Limits};
 pub use self::ledger::ReapableLine;
+pub use self::lost::{KeptSnapshots, Lost};
 pub use self::media_agent::{AskedUpkeep, MediaAgentFigures};
 use self::page::page_of;
 pub use self::record::{SealedPoint, Step};

@@ -1,19 +1,23 @@
 //! Steps that commit: ledger entries, checkpoints, sentences, recovery points. Each needs the current fence; repeating
 //! one changes nothing.
 
-use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointMeta};
+use snapferry_api::job::Work;
+use snapferry_api::protect::Retention;
+use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointKind, RecoveryPointMeta};
 use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::{Fence, RecoveryPointId, TaskId, TaskKind};
 use sqlx::AnyConnection;
 
 use super::row::{big, to_json};
 use super::task::{self, TaskRow};
-use super::{Store, StoreError, hypervisor, ledger, note};
+use super::{Store, StoreError, hypervisor, kept, ledger, note};
 
 /// Largest checkpoint in bytes.
 const MAX_CHECKPOINT: usize = 1 << 20;
 /// Largest metadata of a recovery point in bytes.
 const MAX_META: usize = 4 << 20;
+
+const MS_PER_DAY: i64 = 86_400_000;
 
 /// A step that commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,36 +92,77 @@ impl Store {
             return Err(refuse(format!("metadata version {} is newer than this scheduler", meta.version)));
         }
         let owner = hypervisor::load(conn, row.hypervisor).await?;
+        let copy_of = (row.kind == TaskKind::BackupCopy).then_some(row.recovery_point).flatten();
         if meta.task != row.id
-            || row.kind != TaskKind::StreamingBackup
+            || made_by(row.kind) != Some(meta.kind)
+            || meta.copy_of != copy_of
             || meta.account != owner.account
             || row.instance.as_ref() != Some(&meta.instance.instance_id)
         {
             return Err(refuse("it is not what this task was to make".to_owned()));
         }
-        let media_agent = row.media_agent.ok_or_else(|| refuse("the task has no MediaAgent".to_owned()))?;
+        let media_agent = match (meta.kind.is_in_library(), row.media_agent) {
+            (true, None) => return Err(refuse("the task has no MediaAgent".to_owned())),
+            (true, Some(id)) => Some(id),
+            (false, _) => None,
+        };
+        let keep = retention(&row.work);
+        let at_ms = big(meta.point_in_time_ms);
+        let keep_until_ms = keep.days.map(|days| at_ms.saturating_add(i64::from(days) * MS_PER_DAY));
         sqlx::query(
             "INSERT INTO recovery_point (id, hypervisor_id, instance_id, media_agent_id, task_id, \
-             point_in_time_ms, logical_bytes, read_bytes, stored_bytes, meta) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
+             point_in_time_ms, logical_bytes, read_bytes, stored_bytes, meta, kind, copy_of, keep_until_ms, keep_last) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING",
         )
         .bind(point.id.to_string())
         .bind(row.hypervisor.to_string())
         .bind(meta.instance.instance_id.to_string())
-        .bind(media_agent.to_string())
+        .bind(media_agent.map(|id| id.to_string()))
         .bind(row.id.to_string())
-        .bind(big(meta.point_in_time_ms))
+        .bind(at_ms)
         .bind(big(point.logical_bytes))
         .bind(big(point.read_bytes))
         .bind(big(point.stored_bytes))
         .bind(to_json(&meta))
+        .bind(meta.kind.as_str())
+        .bind(meta.copy_of.map(|id| id.to_string()))
+        .bind(keep_until_ms)
+        .bind(keep.last.map(i64::from))
         .execute(&mut *conn)
         .await?;
-        ledger::keep_sources(conn, row.id, now_ms).await?;
+        kept::keep(conn, row.id, meta.kind, now_ms).await?;
+        if meta.kind == RecoveryPointKind::Copy {
+            // The task goes on naming what it copies, which is held for it.
+            return Ok(());
+        }
         let mut after = row.clone();
         after.recovery_point = Some(point.id);
         task::save(conn, row, &after).await
     }
+}
+
+/// What a task of a kind makes.
+const fn made_by(kind: TaskKind) -> Option<RecoveryPointKind> {
+    match kind {
+        TaskKind::StreamingBackup => Some(RecoveryPointKind::Streamed),
+        TaskKind::IntelliSnap => Some(RecoveryPointKind::Snapshot),
+        TaskKind::BackupCopy => Some(RecoveryPointKind::Copy),
+        TaskKind::Restore
+        | TaskKind::DeleteRecoveryPoint
+        | TaskKind::Replication
+        | TaskKind::Conversion => None,
+    }
+}
+
+/// How long the request wants it kept.
+fn retention(work: &Work) -> Retention {
+    let asked = match work {
+        Work::StreamingBackup(backup) => backup.retention,
+        Work::IntelliSnap(snap) => snap.retention,
+        Work::BackupCopy(copy) => copy.retention,
+        Work::Restore(_) | Work::DeleteRecoveryPoint(_) | Work::Replication(_) | Work::Conversion(_) => None,
+    };
+    asked.unwrap_or(Retention { days: None, last: None })
 }
 
 async fn checkpoint(conn: &mut AnyConnection, id: TaskId, body: Vec<u8>) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use snapferry_api::job::{Made, Progress, TaskError, Work};
+use snapferry_api::restore::{Restore, RestoreTarget};
 use snapferry_types::catalogue::BaseRef;
 use snapferry_types::state::TaskEvent;
 use snapferry_types::{
@@ -27,6 +28,10 @@ macro_rules! select {
         )
     };
 }
+
+/// States of tasks that something may still follow.
+pub(super) const OPEN: &str =
+    "('pending', 'ready', 'dispatched', 'running', 'suspect', 'retry_wait', 'suspended')";
 
 /// What a person wants of a running task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -199,11 +204,17 @@ pub(super) async fn of_job(conn: &mut AnyConnection, job: JobId) -> Result<Vec<T
     rows.iter().map(TaskRow::read).collect()
 }
 
+/// The job of a task.
+pub(super) async fn job_of(conn: &mut AnyConnection, id: TaskId) -> Result<JobId, StoreError> {
+    let row = sqlx::query("SELECT job_id FROM task WHERE id = $1").bind(id.to_string()).fetch_one(conn).await?;
+    row.parsed("job_id")
+}
+
 pub(super) async fn insert(conn: &mut AnyConnection, row: &TaskRow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO task (id, job_id, hypervisor_id, kind, work, region, instance_id, recovery_point_id, \
-         media_agent_id, state, priority, created_ms, ready_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         media_agent_id, state, priority, created_ms, ready_ms, in_place) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(row.id.to_string())
     .bind(row.job.to_string())
@@ -218,9 +229,34 @@ pub(super) async fn insert(conn: &mut AnyConnection, row: &TaskRow) -> Result<()
     .bind(row.priority)
     .bind(row.created_ms)
     .bind(row.ready_ms)
+    .bind(i64::from(is_in_place(&row.work)))
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Whether the work changes the instance itself, so that nothing else may be done with it meanwhile.
+const fn is_in_place(work: &Work) -> bool {
+    matches!(work, Work::Restore(Restore { target: RestoreTarget::InPlace { .. }, .. }))
+}
+
+/// Open tasks that name a recovery point, a copy of it, or the one that it is a copy of.
+pub(super) async fn open_around(
+    conn: &mut AnyConnection,
+    point: RecoveryPointId,
+    copy_of: Option<RecoveryPointId>,
+) -> Result<Vec<TaskRow>, StoreError> {
+    let statement = format!(
+        "{} state IN {OPEN} AND (recovery_point_id = $1 OR recovery_point_id = $2 \
+         OR recovery_point_id IN (SELECT id FROM recovery_point WHERE copy_of = $1)) ORDER BY id",
+        select!("WHERE")
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(point.to_string())
+        .bind(copy_of.map(|id| id.to_string()).unwrap_or_default())
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(TaskRow::read).collect()
 }
 
 /// Writes what may change of `after`, if the database still has the state and epoch of `before`.

@@ -1,0 +1,105 @@
+//! Backup copy: the snapshots of an IntelliSnap recovery point are read into a library. They are never made here and
+//! never deleted; configuration and point in time are the source's.
+//!
+//! Runs twice, or dies at:
+//! - looking: nothing was made.
+//! - plan, read, seal, record: see [`store`].
+//! - taking shares back: they are in the ledger, and the next attempt or the reaper takes them back.
+
+use std::sync::Arc;
+
+use snapferry_aws::{Account, SessionScope, ec2};
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta};
+use snapferry_types::spec::{BackupCopySpec, ReadAs};
+use snapferry_types::{RecoveryPointId, SnapshotId};
+use snapferry_wire::v1;
+
+use super::checkpoint::Checkpoint;
+use super::store::{About, ToStore};
+use super::streaming_backup::reader;
+use super::{made, share, store};
+use crate::context::TaskContext;
+
+pub(super) async fn run(
+    context: &Arc<TaskContext>,
+    spec: &BackupCopySpec,
+) -> Result<Vec<v1::Made>, TransferError> {
+    let transport = store::transport(spec.transport)?;
+    let scope = match spec.read_as {
+        ReadAs::Tenant => SessionScope::BackupCopy,
+        // To share the snapshots.
+        ReadAs::Service => SessionScope::Backup,
+    };
+    let account = context.tenant(scope).await?;
+    let mut checkpoint = Checkpoint::read(context)?;
+    let media = context.media_agent().await?;
+    if let Some(id) = store::stored_before(context, &media, &checkpoint).await? {
+        return finish(context, spec, id).await;
+    }
+    look(context, &account, spec).await?;
+    let base = spec.base.clone().filter(|_| !spec.full);
+    let snapshots: Vec<_> =
+        spec.meta.volumes.iter().map(|one| (one.volume_id.clone(), one.snapshot_id.clone())).collect();
+    let of_base = base.iter().flat_map(|base| &base.snapshots);
+    let to_read: Vec<SnapshotId> =
+        snapshots.iter().chain(of_base).map(|(_, snapshot)| snapshot.clone()).collect();
+    let RecoveryPointMeta { account: owner, point_in_time_ms, instance, .. } = spec.meta.clone();
+    let what = ToStore {
+        reader: reader(context, &account, spec.read_as, &to_read).await?,
+        snapshots,
+        base,
+        about: About {
+            account: owner,
+            point_in_time_ms,
+            instance,
+            kind: RecoveryPointKind::Copy,
+            copy_of: Some(spec.source),
+        },
+    };
+    let id = store::store(context, &media, what, transport, &mut checkpoint).await?;
+    finish(context, spec, id).await
+}
+
+/// Checks that all snapshots of the source still exist, are complete and may be shared where that is wanted.
+async fn look(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    spec: &BackupCopySpec,
+) -> Result<(), TransferError> {
+    context.enter("look");
+    let source = spec.source;
+    let ids: Vec<SnapshotId> = spec.meta.volumes.iter().map(|one| one.snapshot_id.clone()).collect();
+    let existing = ec2::existing_snapshots(account, &ids).await?;
+    let missing = spec.meta.volumes.iter().filter(|one| !existing.contains(&one.snapshot_id));
+    let missing: Vec<String> =
+        missing.map(|one| format!("{} of {}", one.snapshot_id, one.volume_id)).collect();
+    if !missing.is_empty() {
+        let message = format!(
+            "recovery point {source} lost its snapshots: {} does not exist any more; they were deleted outside Snapferry: make a new IntelliSnap backup",
+            missing.join(", ")
+        );
+        return Err(TransferError::new(ErrorClass::NotFound, message));
+    }
+    let states = ec2::wait_snapshots_completed(account, &ids, |_| (), context.stop.token())
+        .await
+        .map_err(|error| TransferError::from(error).context(format!("read recovery point {source}")))?;
+    if spec.read_as == ReadAs::Service {
+        for state in states.iter().filter(|state| state.encrypted) {
+            if let Some(key) = &state.kms_key_id {
+                share::check_key(account, state.snapshot.as_str(), key).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn finish(
+    context: &Arc<TaskContext>,
+    spec: &BackupCopySpec,
+    id: RecoveryPointId,
+) -> Result<Vec<v1::Made>, TransferError> {
+    share::take_back(context).await?;
+    store::drop_superseded(context, None).await?;
+    Ok(vec![made("recovery_point", id, spec.source)])
+}

@@ -1,0 +1,76 @@
+//! What an attempt did, and how long each part took: for the job's history.
+
+use std::time::Duration;
+
+use snapferry_wire::v1;
+use tokio::time::Instant;
+
+/// Phases that are told; later ones count into the last.
+const MAX_PHASES: usize = 64;
+
+/// The phases of one attempt, in their order.
+#[derive(Debug)]
+pub(crate) struct Phases {
+    done: Vec<(&'static str, Duration)>,
+    now: &'static str,
+    since: Instant,
+}
+
+impl Phases {
+    /// The first one begins.
+    #[must_use]
+    pub(crate) fn start() -> Self {
+        Self { done: Vec::new(), now: "start", since: Instant::now() }
+    }
+
+    /// The next one begins; the same one goes on.
+    pub(crate) fn enter(&mut self, phase: &'static str) {
+        if phase == self.now {
+            return;
+        }
+        if self.done.len() + 1 < MAX_PHASES {
+            self.done.push((self.now, self.since.elapsed()));
+            self.since = Instant::now();
+        }
+        self.now = phase;
+    }
+
+    /// What is being done now.
+    #[must_use]
+    pub(crate) const fn name(&self) -> &'static str {
+        self.now
+    }
+
+    /// All of them, the one that goes on included.
+    #[must_use]
+    pub(crate) fn told(&self) -> Vec<v1::Phase> {
+        let now = (self.now, self.since.elapsed());
+        let all = self.done.iter().copied().chain([now]);
+        all.map(|(name, took)| v1::Phase {
+            name: name.to_owned(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_phase_has_its_time_and_their_number_has_a_limit() {
+        let mut phases = Phases::start();
+        tokio::time::advance(Duration::from_millis(5)).await;
+        phases.enter("read");
+        tokio::time::advance(Duration::from_millis(7)).await;
+        phases.enter("read");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let told: Vec<_> = phases.told().into_iter().map(|phase| (phase.name, phase.took_ms)).collect();
+        assert_eq!(told, [("start".to_owned(), 5), ("read".to_owned(), 8)]);
+        for n in 0..500 {
+            phases.enter(if n % 2 == 0 { "a" } else { "b" });
+        }
+        assert_eq!((phases.told().len(), phases.name()), (MAX_PHASES, "b"));
+    }
+}

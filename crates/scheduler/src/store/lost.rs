@@ -1,0 +1,160 @@
+//! Snapshots that are kept and may have been deleted by somebody else.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use snapferry_types::ledger::LedgerEntry;
+use snapferry_types::{AccountId, HypervisorId, LedgerId, RecoveryPointId, Region, SnapshotId};
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::ledger::{COLUMNS, read};
+use super::point::PointRow;
+use super::row::{Read as _, to_json};
+use super::task::OPEN;
+use super::{Store, StoreError, note, task};
+
+/// Kept snapshots of recovery points that are there, but for those that a task is about to delete or replace.
+const KEPT: &str = "FROM ledger l JOIN recovery_point p ON p.task_id = l.task_id AND p.deleted_ms IS NULL \
+     WHERE l.kind = 'snapshot' AND l.state = 'kept' AND l.purpose IN ('backup_source', 'recovery_point', 'vault')";
+
+/// Kept snapshots of a tenant in one account and region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSnapshots {
+    /// Where.
+    pub account: AccountId,
+    /// Where.
+    pub region: Region,
+    /// Ledger entries, with the ids.
+    pub entries: Vec<LedgerEntry>,
+}
+
+impl KeptSnapshots {
+    /// All ids; one that is no snapshot id is left out.
+    #[must_use]
+    pub fn ids(&self) -> Vec<SnapshotId> {
+        let ids = self.entries.iter().flat_map(|entry| &entry.object_ids);
+        ids.filter_map(|id| id.parse().ok()).collect()
+    }
+}
+
+/// What was found to be lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Snapshots, those that were known to be lost among them.
+    pub missing: BTreeSet<SnapshotId>,
+    /// Those that were not known to be lost.
+    pub new: BTreeSet<SnapshotId>,
+    /// Recovery points that lost some.
+    pub recovery_points: BTreeSet<RecoveryPointId>,
+}
+
+impl Store {
+    /// Kept snapshots of a tenant by account and region.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn kept_snapshots(&self, tenant: HypervisorId) -> Result<Vec<KeptSnapshots>, StoreError> {
+        let statement = format!("{COLUMNS} {KEPT} AND {} AND l.hypervisor_id = $1 ORDER BY l.id", undisturbed());
+        let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(tenant.to_string())
+            .fetch_all(self.db.read())
+            .await?;
+        let mut places = BTreeMap::<_, Vec<LedgerEntry>>::new();
+        for row in &rows {
+            let entry = read(row)?;
+            let entries = places.entry((entry.account.clone(), entry.region.clone())).or_default();
+            if entries.last() != Some(&entry) {
+                entries.push(entry);
+            }
+        }
+        let kept = places.into_iter();
+        Ok(kept.map(|((account, region), entries)| KeptSnapshots { account, region, entries }).collect())
+    }
+
+    /// Notes which of the kept snapshots are in the account, where only `existing` are. An entry that a task has moved on,
+    /// deletes or replaces meanwhile is left alone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn note_lost(
+        &self,
+        kept: &KeptSnapshots,
+        existing: &HashSet<SnapshotId>,
+    ) -> Result<Lost, StoreError> {
+        let mut lost = Lost::default();
+        for entry in &kept.entries {
+            let mut tx = self.begin().await?;
+            let Some(point) = self.undisturbed_point(&mut tx, entry.id).await? else { continue };
+            let mut missing = point.missing.iter().cloned().collect::<BTreeSet<_>>();
+            let mut new = Vec::new();
+            let mut n_here = 0_usize;
+            for id in &entry.object_ids {
+                let Ok(snapshot) = id.parse::<SnapshotId>() else { continue };
+                if existing.contains(&snapshot) {
+                    n_here += 1;
+                    // Somebody took it out of the recycle bin.
+                    missing.remove(id);
+                    continue;
+                }
+                lost.missing.insert(snapshot.clone());
+                lost.recovery_points.insert(point.id);
+                if missing.insert(id.clone()) {
+                    lost.new.insert(snapshot);
+                    new.push(id.clone());
+                }
+            }
+            if missing.iter().eq(point.missing.iter()) {
+                continue;
+            }
+            let now_ms = self.clock.wall_ms();
+            sqlx::query("UPDATE recovery_point SET missing = $1 WHERE id = $2")
+                .bind(to_json(&missing))
+                .bind(point.id.to_string())
+                .execute(&mut *tx)
+                .await?;
+            if n_here == 0 {
+                sqlx::query("UPDATE ledger SET state = 'gone', changed_ms = $1 WHERE id = $2")
+                    .bind(now_ms)
+                    .bind(entry.id.to_string())
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            let job = task::job_of(&mut tx, point.task).await?;
+            if !new.is_empty() {
+                let text = format!("snapshots were deleted by somebody else: {}", new.join(", "));
+                note::add(&mut tx, job, point.task, now_ms, true, &text).await?;
+            }
+            tx.commit().await?;
+            self.changed(job);
+        }
+        Ok(lost)
+    }
+
+    /// The recovery point of an entry that is still kept and that no task deletes or replaces.
+    async fn undisturbed_point(
+        &self,
+        conn: &mut AnyConnection,
+        entry: LedgerId,
+    ) -> Result<Option<PointRow>, StoreError> {
+        let statement = format!("SELECT p.id {KEPT} AND {} AND l.id = $1 ORDER BY p.id DESC", undisturbed());
+        let row = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(entry.to_string())
+            .fetch_optional(&mut *conn)
+            .await?;
+        let id = row.as_ref().map(|row: &AnyRow| row.parsed::<RecoveryPointId>("id")).transpose()?;
+        match id {
+            Some(id) => PointRow::find(conn, id).await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// No task deletes the recovery point or, as the next streaming backup, replaces its snapshots.
+fn undisturbed() -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM task d WHERE d.recovery_point_id = p.id AND d.kind = 'delete_recovery_point' \
+         AND d.state IN {OPEN}) AND (l.purpose <> 'backup_source' OR NOT EXISTS (SELECT 1 FROM task b \
+         WHERE b.instance_id = p.instance_id AND b.hypervisor_id = p.hypervisor_id AND b.id <> l.task_id \
+         AND b.kind = 'streaming_backup' AND b.state IN ('running', 'suspect', 'retry_wait')))"
+    )
+}

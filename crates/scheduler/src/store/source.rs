@@ -1,0 +1,103 @@
+//! From where a restore takes its blocks: the fastest that exists, or what was asked for and nothing else.
+
+use snapferry_api::restore::{Restore, RestoreFrom};
+use snapferry_types::catalogue::RecoveryPointKind;
+use snapferry_types::{MediaAgentId, RecoveryPointId};
+use sqlx::AnyConnection;
+
+use super::StoreError;
+use super::point::PointRow;
+
+/// Where the blocks are.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// In a MediaAgent's library, under this id.
+    Library { point: RecoveryPointId, media_agent: MediaAgentId },
+    /// In snapshots of this recovery point.
+    Snapshots(Box<PointRow>),
+}
+
+impl Source {
+    /// The recovery point that is read.
+    pub(super) const fn point(&self) -> RecoveryPointId {
+        match self {
+            Self::Library { point, .. } => *point,
+            Self::Snapshots(holder) => holder.id,
+        }
+    }
+
+    /// The MediaAgent that it is read from.
+    pub(super) const fn media_agent(&self) -> Option<MediaAgentId> {
+        match self {
+            Self::Library { media_agent, .. } => Some(*media_agent),
+            Self::Snapshots(_) => None,
+        }
+    }
+}
+
+/// Where the blocks of a restore are now. A restore that has begun from a library stays there (`stay`).
+pub(super) async fn resolve(
+    conn: &mut AnyConnection,
+    restore: &Restore,
+    named: &PointRow,
+    stay: bool,
+) -> Result<Source, StoreError> {
+    let snapshots = snapshots(conn, restore, named).await?;
+    let library = library(conn, named).await?;
+    let refuse = |reason: &str| Err(StoreError::Invalid(format!("recovery point {}: {reason}", named.id)));
+    match (restore.from, snapshots, library) {
+        (RestoreFrom::Automatic, Some(_), Some(library)) if stay => Ok(library),
+        (RestoreFrom::Automatic | RestoreFrom::Snapshot, Some(snapshots), _) => Ok(snapshots),
+        (RestoreFrom::Automatic | RestoreFrom::MediaAgent, _, Some(library)) => Ok(library),
+        (RestoreFrom::Snapshot, None, Some(_)) => refuse(
+            "its snapshots do not exist (any more); a MediaAgent has a copy: restore from media_agent or automatic",
+        ),
+        (RestoreFrom::MediaAgent, Some(_), None) => refuse(
+            "no MediaAgent has a copy of it; its snapshots exist: restore from snapshot or automatic, or make a \
+             backup copy first",
+        ),
+        (_, None, None) => refuse("its snapshots were deleted, and no MediaAgent has a copy of it"),
+    }
+}
+
+/// The snapshots that have the wanted volumes, unless a backup is about to replace them.
+async fn snapshots(
+    conn: &mut AnyConnection,
+    restore: &Restore,
+    named: &PointRow,
+) -> Result<Option<Source>, StoreError> {
+    let Some(holder) = named.holder(conn).await? else { return Ok(None) };
+    if !holder.has_snapshots(conn, &restore.volumes).await? {
+        return Ok(None);
+    }
+    if holder.kind == RecoveryPointKind::Streamed && is_being_replaced(conn, &holder).await? {
+        return Ok(None);
+    }
+    Ok(Some(Source::Snapshots(Box::new(holder))))
+}
+
+/// Whether a backup at work will delete the snapshots of a streamed recovery point when it has its own.
+async fn is_being_replaced(conn: &mut AnyConnection, point: &PointRow) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT id FROM task WHERE hypervisor_id = $1 AND instance_id = $2 AND kind = 'streaming_backup' \
+         AND state IN ('dispatched', 'running', 'suspect', 'retry_wait') AND id <> $3 LIMIT 1",
+    )
+    .bind(point.hypervisor.to_string())
+    .bind(point.meta.instance.instance_id.to_string())
+    .bind(point.task.to_string())
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// What a library has of it: the recovery point itself, or its newest copy.
+async fn library(conn: &mut AnyConnection, named: &PointRow) -> Result<Option<Source>, StoreError> {
+    let stored = match named.kind {
+        RecoveryPointKind::Streamed | RecoveryPointKind::Copy => Some(named.clone()),
+        RecoveryPointKind::Snapshot => named.copies(conn).await?.into_iter().next(),
+    };
+    Ok(stored.and_then(|point| {
+        let media_agent = point.media_agent?;
+        Some(Source::Library { point: point.id, media_agent })
+    }))
+}
