@@ -67,10 +67,7 @@ impl SnapshotLookup for AwsSnapshots {
 }
 
 /// Those of `ids` that exist. One that is missing fails the whole call, so the list is halved until it is found.
-async fn existing_snapshots(
-    account: &Account,
-    ids: &[SnapshotId],
-) -> Result<HashSet<SnapshotId>, AwsError> {
+async fn existing_snapshots(account: &Account, ids: &[SnapshotId]) -> Result<HashSet<SnapshotId>, AwsError> {
     let mut existing = HashSet::new();
     let mut lists = vec![ids];
     while let Some(list) = lists.pop() {

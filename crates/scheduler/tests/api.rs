@@ -285,3 +285,88 @@ async fn a_cancelled_job_stops_its_agent() {
     assert_eq!(operator.job(job).await.unwrap().summary.state, JobState::Cancelled);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn new_work_is_checked_and_only_operators_choose_machines() {
+    let rig = Rig::start().await;
+    let (operator, viewer, own) = (rig.client(OPERATOR), rig.client(VIEWER), rig.client(TENANT));
+    let (service, acme) = rig.accounts().await;
+    rig.node().await;
+    let raw = reqwest::Client::new();
+    let post = async |token: &str, work: String| {
+        let body = format!("{{\"work\":{work}}}");
+        let request = raw.post(format!("{}/v1/jobs", rig.url)).bearer_auth(token);
+        let response = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let point = snapferry_types::RecoveryPointId::generate();
+    let agent = rig.media_agent;
+    for (work, status, sentence) in [
+        (
+            format!(r#"{{"kind":"intelli_snap","hypervisor":"{acme}","instances":[]}}"#),
+            400,
+            "instances: name 1",
+        ),
+        (
+            format!(
+                r#"{{"kind":"intelli_snap","hypervisor":"{acme}","instances":["i-0a"],"retention":{{}}}}"#
+            ),
+            400,
+            "retention: give days",
+        ),
+        (
+            format!(
+                r#"{{"kind":"intelli_snap","hypervisor":"{acme}","instances":["i-0a"],"retention":{{"days":0}}}}"#
+            ),
+            400,
+            "days are 1 to",
+        ),
+        (
+            format!(r#"{{"kind":"backup_copy","hypervisor":"{acme}","transport":"import"}}"#),
+            400,
+            "import only writes",
+        ),
+        (format!(r#"{{"kind":"backup_copy","hypervisor":"{acme}"}}"#), 409, "nothing to copy"),
+        (
+            format!(
+                r#"{{"kind":"backup_copy","hypervisor":"{acme}","recovery_points":["{point}","{point}"]}}"#
+            ),
+            400,
+            "named twice",
+        ),
+        (
+            format!(
+                r#"{{"kind":"replication","hypervisor":"{acme}","from":"vmware","machines":["a"],"transport":"hot_add"}}"#
+            ),
+            400,
+            "may not use another account",
+        ),
+        (
+            format!(
+                r#"{{"kind":"restore","recovery_point":"{point}","target":{{"kind":"disk_image","folder":"a/../b"}}}}"#
+            ),
+            400,
+            "folder:",
+        ),
+    ] {
+        let (found, body) = post(OPERATOR, work).await;
+        assert!(found == status && body.contains(sentence), "{found}: {body}");
+    }
+    for work in [
+        format!(r#"{{"kind":"backup_copy","hypervisor":"{acme}","media_agent":"{agent}"}}"#),
+        format!(
+            r#"{{"kind":"restore","recovery_point":"{point}","target":{{"kind":"disk_image","folder":"a"}}}}"#
+        ),
+    ] {
+        let (status, body) = post(TENANT, work).await;
+        assert!(status == 403 && body.contains("only an operator"), "{status}: {body}");
+    }
+
+    let nothing = own.reconcile(acme).await.unwrap();
+    assert_eq!((nothing.n_checked, nothing.missing.len()), (0, 0));
+    operator.reconcile(acme).await.unwrap();
+    assert_eq!(code(viewer.reconcile(acme).await), ProblemCode::Forbidden);
+    assert_eq!(code(own.reconcile(service).await), ProblemCode::NotFound);
+    assert_eq!(code(operator.reconcile(service).await), ProblemCode::InvalidRequest);
+    rig.stop().await;
+}

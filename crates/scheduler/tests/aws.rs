@@ -12,17 +12,18 @@ use awssim::{Config, Running, Server};
 use prometheus::Registry;
 use serde_json::json;
 use snapferry_api::hypervisor::{AdminSignIn, CreateRole};
-use snapferry_api::job::TaskError;
+use snapferry_api::job::{TaskError, Work};
 use snapferry_aws::ec2::{self, ImageVolume, NewImage, NewInstance};
-use snapferry_aws::{Account, SessionPurpose, SessionScope};
+use snapferry_aws::{Account, AwsError, SessionPurpose, SessionScope};
 use snapferry_scheduler::clock::Clock as _;
-use snapferry_scheduler::config::ReaperConfig;
+use snapferry_scheduler::config::{ReaperConfig, ReconcileConfig};
 use snapferry_scheduler::discovery::{AwsDiscovery, Discovery as _};
 use snapferry_scheduler::metrics::Metrics;
 use snapferry_scheduler::reaper::{Reaped, Reaper};
+use snapferry_scheduler::reconcile::{AwsSnapshots, Reconciler};
 use snapferry_scheduler::store::{FinishOutcome, Step};
 use snapferry_types::aws::Tag;
-use snapferry_types::ledger::{LedgerState, ObjectKind, ownership_tags};
+use snapferry_types::ledger::{LedgerState, ObjectKind, Purpose, ownership_tags};
 use snapferry_types::{AccountAccess, HypervisorId, InstanceId, LedgerId};
 use suite::world::{LIMITS, SECRET, World, admin, source_entry, tenant};
 use tokio_util::sync::CancellationToken;
@@ -84,18 +85,8 @@ impl Sim {
     }
 
     async fn instance(&self, account: &Account) -> InstanceId {
-        let spec = SyntheticSpec {
-            volume_size_gib: 1,
-            seed: 1,
-            fraction_hole: 1.0,
-            fraction_zero: 0.0,
-            fraction_duplicate: 0.0,
-            fraction_compressible: 0.0,
-            fraction_random: 0.0,
-            changed_from: None,
-        };
         let context = self.server.context();
-        context.store.create_synthetic("snap-0a", &spec).unwrap();
+        context.store.create_synthetic("snap-0a", &empty_disk()).unwrap();
         context.world.register_snapshot(TENANT, REGION, "snap-0a", 1);
         let image = NewImage {
             name: "golden".to_owned(),
@@ -134,6 +125,19 @@ impl Sim {
         let id = ec2::run_instance(account, &instance).await.unwrap();
         ec2::wait_instance_running(account, &id, &CancellationToken::new()).await.unwrap();
         id
+    }
+}
+
+fn empty_disk() -> SyntheticSpec {
+    SyntheticSpec {
+        volume_size_gib: 1,
+        seed: 1,
+        fraction_hole: 1.0,
+        fraction_zero: 0.0,
+        fraction_duplicate: 0.0,
+        fraction_compressible: 0.0,
+        fraction_random: 0.0,
+        changed_from: None,
     }
 }
 
@@ -196,4 +200,73 @@ async fn the_reaper_removes_what_a_failed_task_left_and_nothing_else() {
     assert_eq!(reaper.round(&stop).await.unwrap(), Reaped::default(), "twice is once");
     let states = ec2::snapshot_states(&account, &["snap-0a".parse().unwrap()]).await.unwrap();
     assert_eq!(states.len(), 1, "the tenant's own snapshot is untouched");
+}
+
+#[tokio::test]
+async fn the_reaper_removes_what_is_in_the_service_account() {
+    let sim = sim().await;
+    let context = sim.server.context();
+    context.store.create_synthetic("snap-0b", &empty_disk()).unwrap();
+    context.world.register_snapshot(SERVICE, REGION, "snap-0b", 1);
+    let spec = sim.world.running("i-0a").await;
+    let mut entry = source_entry(&spec, "snap-0b");
+    (entry.purpose, entry.account) = (Purpose::Vault, SERVICE.parse().unwrap());
+    sim.world.store.record(spec.task, spec.fence, Step::Ledger(entry)).await.unwrap();
+    let error = TaskError { class: "denied".to_owned(), message: String::new() };
+    let failed = FinishOutcome::Failed { retryable: false, error };
+    sim.world.store.finish(spec.task, spec.fence, None, failed, &LIMITS).await.unwrap();
+    sim.world.clock.advance(Duration::from_secs(600));
+
+    let access =
+        sim.world.store.object_access(sim.hypervisor, &SERVICE.parse().unwrap(), &REGION.parse().unwrap());
+    let purpose = SessionPurpose::named("test", SessionScope::Unrestricted);
+    let service = Account::open(&access.await.unwrap(), purpose).await.unwrap();
+    let id = ["snap-0b".parse().unwrap()];
+    assert_eq!(ec2::snapshot_states(&service, &id).await.unwrap().len(), 1);
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let clock = sim.world.clock.clone();
+    let reaper = Reaper::new(Arc::clone(&sim.world.store), clock, ReaperConfig::default(), metrics);
+    let done = reaper.round(&CancellationToken::new()).await.unwrap();
+    assert_eq!(done, Reaped { n_removed: 1, n_failed: 0 });
+    assert!(matches!(ec2::snapshot_states(&service, &id).await, Err(AwsError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn snapshots_that_were_deleted_outside_are_found_missing_and_no_others() {
+    let sim = sim().await;
+    let account = sim.account().await;
+    let instance = sim.instance(&account).await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let request = sim.world.snap_request(instance.as_str());
+        let spec = sim.world.at_work(Work::IntelliSnap(request)).await;
+        let mut entry = source_entry(&spec, "snap-0");
+        entry.purpose = Purpose::RecoveryPoint;
+        let tags = ownership_tags("test", spec.task, entry.purpose, entry.id);
+        let snapshots =
+            ec2::create_snapshots(&account, &instance, &ec2::Exclude::default(), &tags).await.unwrap();
+        let snapshot = snapshots[0].1.clone();
+        entry.object_ids = vec![snapshot.to_string()];
+        sim.world.record(&spec, Step::Ledger(entry)).await.unwrap();
+        let point = sim.world.sealed(&spec, instance.as_str(), snapshot.as_str(), None);
+        sim.world.record(&spec, Step::Sealed(point.clone())).await.unwrap();
+        sim.world.succeed(&spec).await;
+        made.push((point.id, snapshot));
+    }
+    let snapshots = made.iter().map(|(_, snapshot)| snapshot.clone()).collect::<Vec<_>>();
+    ec2::wait_snapshots_completed(&account, &snapshots, |_| {}, &CancellationToken::new()).await.unwrap();
+
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let store = Arc::clone(&sim.world.store);
+    let reconciler =
+        Reconciler::new(store, Arc::new(AwsSnapshots), ReconcileConfig::default(), metrics.clone());
+    let found = reconciler.tenant(sim.hypervisor).await.unwrap();
+    assert_eq!((found.n_checked, found.missing.len()), (3, 0));
+    let (point, snapshot) = made[1].clone();
+    ec2::delete_snapshot(&account, &snapshot).await.unwrap();
+    let found = reconciler.tenant(sim.hypervisor).await.unwrap();
+    assert_eq!((found.n_checked, found.missing, found.recovery_points), (3, vec![snapshot], vec![point]));
+    assert_eq!(metrics.snapshots_lost.get(), 1);
+    let found = reconciler.tenant(sim.hypervisor).await.unwrap();
+    assert_eq!((found.n_checked, found.missing.len()), (2, 0), "what is gone is not looked for");
 }

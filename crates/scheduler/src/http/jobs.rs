@@ -104,9 +104,8 @@ const fn names_a_machine(work: &Work) -> bool {
         Work::StreamingBackup(backup) => backup.media_agent.is_some(),
         Work::BackupCopy(copy) => copy.media_agent.is_some(),
         Work::Restore(restore) => matches!(restore.target, RestoreTarget::DiskImage { .. }),
-        Work::IntelliSnap(_)
-        | Work::DeleteRecoveryPoint(_)
-        | Work::Replication(_)
-        | Work::Conversion(_) => false,
+        Work::IntelliSnap(_) | Work::DeleteRecoveryPoint(_) | Work::Replication(_) | Work::Conversion(_) => {
+            false
+        }
     }
 }

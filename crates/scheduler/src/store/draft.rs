@@ -187,7 +187,9 @@ async fn check_vault(
         return registered(&admin, vault.region.as_ref().unwrap_or(region));
     }
     if vault.region.as_ref().is_some_and(|asked| asked != region) {
-        return refuse(format!("a share copies nothing: the snapshots stay in {region}; ask for service_copy"));
+        return refuse(format!(
+            "a share copies nothing: the snapshots stay in {region}; ask for service_copy"
+        ));
     }
     if vault.kms_key_id.is_some() {
         return refuse("a share copies nothing, so there is no other key; ask for service_copy".to_owned());

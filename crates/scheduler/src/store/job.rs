@@ -52,7 +52,14 @@ impl Store {
         }
         let now_ms = self.clock.wall_ms();
         let job = JobId::generate();
-        let drafts = self.drafts(&mut tx, submission).await?;
+        let drafts = match (self.drafts(&mut tx, submission).await, &submission.idempotency_key) {
+            (Err(StoreError::Conflict(why)), Some(key)) => {
+                // It may be this very request, committed by another connection a moment ago, that is in the way.
+                let job = earlier(&mut tx, key, &request).await?.ok_or(StoreError::Conflict(why))?;
+                return Ok(Submitted { job, new: false });
+            }
+            (drafts, _) => drafts?,
+        };
         let priority = band(submission.request.priority);
         let inserted = sqlx::query(
             "INSERT INTO job (id, hypervisor_id, kind, priority, idempotency_key, request, created_ms) \

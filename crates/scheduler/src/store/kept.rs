@@ -20,9 +20,9 @@ pub(super) async fn keep(
     kind: RecoveryPointKind,
     now_ms: i64,
 ) -> Result<(), StoreError> {
-    let purposes = match kind {
-        RecoveryPointKind::Streamed => ["backup_source", "backup_source"],
-        RecoveryPointKind::Snapshot => ["recovery_point", "vault"],
+    let (purpose, other) = match kind {
+        RecoveryPointKind::Streamed => ("backup_source", "backup_source"),
+        RecoveryPointKind::Snapshot => ("recovery_point", "vault"),
         RecoveryPointKind::Copy => return Ok(()),
     };
     sqlx::query(
@@ -31,8 +31,8 @@ pub(super) async fn keep(
     )
     .bind(now_ms)
     .bind(task.to_string())
-    .bind(purposes[0])
-    .bind(purposes[1])
+    .bind(purpose)
+    .bind(other)
     .execute(conn)
     .await?;
     Ok(())

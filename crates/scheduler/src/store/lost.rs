@@ -54,7 +54,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn kept_snapshots(&self, tenant: HypervisorId) -> Result<Vec<KeptSnapshots>, StoreError> {
-        let statement = format!("{COLUMNS} {KEPT} AND {} AND l.hypervisor_id = $1 ORDER BY l.id", undisturbed());
+        let statement =
+            format!("{COLUMNS} {KEPT} AND {} AND l.hypervisor_id = $1 ORDER BY l.id", undisturbed());
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(tenant.to_string())
             .fetch_all(self.db.read())

@@ -147,10 +147,9 @@ const fn made_by(kind: TaskKind) -> Option<RecoveryPointKind> {
         TaskKind::StreamingBackup => Some(RecoveryPointKind::Streamed),
         TaskKind::IntelliSnap => Some(RecoveryPointKind::Snapshot),
         TaskKind::BackupCopy => Some(RecoveryPointKind::Copy),
-        TaskKind::Restore
-        | TaskKind::DeleteRecoveryPoint
-        | TaskKind::Replication
-        | TaskKind::Conversion => None,
+        TaskKind::Restore | TaskKind::DeleteRecoveryPoint | TaskKind::Replication | TaskKind::Conversion => {
+            None
+        }
     }
 }
 

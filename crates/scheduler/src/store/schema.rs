@@ -181,7 +181,10 @@ mod tests {
         );
         let row = row.fetch_one(db.read()).await.unwrap();
         assert_eq!(row.opt_text("media_agent_id").unwrap().as_deref(), Some("ma"));
-        assert_eq!((row.int("point_in_time_ms").unwrap(), row.text("kind").unwrap().as_str()), (7, "streamed"));
+        assert_eq!(
+            (row.int("point_in_time_ms").unwrap(), row.text("kind").unwrap().as_str()),
+            (7, "streamed")
+        );
         assert_eq!((row.opt_text("copy_of").unwrap(), row.opt_int("keep_until_ms").unwrap()), (None, None));
         assert_eq!(row.text("missing").unwrap(), "[]");
         let older = migrate_by(&db, &[FIRST]).await;

@@ -5,8 +5,9 @@ use snapferry_api::protect::{BackupCopy, Vault, VaultTo as AskedVaultTo};
 use snapferry_api::restore::{Restore, RestoreTarget as AskedTarget};
 use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::spec::{
-    AttachTo, BackupCopySpec, IntelliSnapSpec, MediaAgentRef, NewInstanceSpec, Operation, ReadAs, RestoreFrom,
-    RestoreSpec, RestoreTarget, StreamingBackupSpec, TargetEncryption, TaskSpec, VaultSpec, VaultTo,
+    AttachTo, BackupCopySpec, IntelliSnapSpec, MediaAgentRef, NewInstanceSpec, Operation, ReadAs,
+    RestoreFrom, RestoreSpec, RestoreTarget, StreamingBackupSpec, TargetEncryption, TaskSpec, VaultSpec,
+    VaultTo,
 };
 use snapferry_types::{InstanceId, MediaAgentId, RecoveryPointId, TaskId};
 use sqlx::AnyConnection;
@@ -81,11 +82,7 @@ impl Store {
     }
 }
 
-async fn describe(
-    conn: &mut AnyConnection,
-    row: &TaskRow,
-    read_as: ReadAs,
-) -> Result<Described, StoreError> {
+async fn describe(conn: &mut AnyConnection, row: &TaskRow, read_as: ReadAs) -> Result<Described, StoreError> {
     match &row.work {
         Work::StreamingBackup(backup) => {
             let (instance, media_agent) = (instance(row)?, chosen_media_agent(row)?);
@@ -185,11 +182,7 @@ async fn restore(
     })
 }
 
-async fn source_of(
-    conn: &mut AnyConnection,
-    row: &TaskRow,
-    restore: &Restore,
-) -> Result<Source, StoreError> {
+async fn source_of(conn: &mut AnyConnection, row: &TaskRow, restore: &Restore) -> Result<Source, StoreError> {
     let named = PointRow::load(conn, restore.recovery_point).await?;
     source::resolve(conn, restore, &named, row.media_agent.is_some()).await
 }

@@ -206,7 +206,8 @@ pub(super) async fn of_job(conn: &mut AnyConnection, job: JobId) -> Result<Vec<T
 
 /// The job of a task.
 pub(super) async fn job_of(conn: &mut AnyConnection, id: TaskId) -> Result<JobId, StoreError> {
-    let row = sqlx::query("SELECT job_id FROM task WHERE id = $1").bind(id.to_string()).fetch_one(conn).await?;
+    let row =
+        sqlx::query("SELECT job_id FROM task WHERE id = $1").bind(id.to_string()).fetch_one(conn).await?;
     row.parsed("job_id")
 }
 

@@ -118,9 +118,18 @@ pub(crate) async fn secrets_open_only_with_their_key(url: String) {
     assert!(matches!(taken, Err(StoreError::Conflict(_))));
     let of_tenant = world.store.create_hypervisor(&tenant("beta", &world.tenant)).await;
     assert!(matches!(of_tenant, Err(StoreError::Invalid(_))));
-    let spec = world.running("i-0a").await;
+    let mut direct = world.backup("i-0a");
+    if let Work::StreamingBackup(backup) = &mut direct.work {
+        backup.transport = snapferry_types::TransportWish::EbsDirect;
+    }
+    let spec = world.at_work(direct.work).await;
     assert_eq!(spec.tenant_access.roles.len(), 1);
     assert!(spec.service_access.is_none(), "the tenant reads, so the service account stays home");
+    let open = world.running("i-0b").await;
+    assert!(
+        open.service_access.is_some(),
+        "any transport may be chosen, so the service account may have a part"
+    );
     let wrong = Store::open(&world.url, Vault::new(&[8; 32]).unwrap(), world.clock.clone()).await;
     assert!(matches!(wrong, Err(StoreError::Vault(_))));
 }

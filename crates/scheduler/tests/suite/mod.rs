@@ -5,7 +5,12 @@ mod attempts;
 mod catalogue;
 mod claims;
 mod control;
+mod copies;
 mod jobs;
+mod keeping;
+mod ordering;
+mod restores;
+mod snaps;
 pub(crate) mod world;
 
 use std::future::Future;
@@ -67,6 +72,31 @@ cases! {
     catalogue::the_ledger_moves_forward_only,
     catalogue::what_nobody_owns_is_reapable,
     catalogue::a_deleted_point_is_gone,
+    snaps::a_snapshot_point_needs_no_media_agent,
+    snaps::a_vault_is_checked_before_anything_is_made,
+    snaps::a_vault_in_the_service_account_brings_its_access,
+    snaps::a_snapshot_point_is_deleted_with_all_its_snapshots,
+    snaps::replication_and_conversion_are_refused_with_the_reason,
+    copies::all_that_were_not_copied_are_copied_once_and_oldest_first,
+    copies::what_cannot_be_copied_is_refused_with_the_reason,
+    copies::a_copy_builds_on_the_copy_before_while_its_snapshots_exist,
+    copies::a_copy_holds_its_source,
+    copies::a_sealed_backup_keeps_its_base_after_a_crash,
+    restores::a_restore_reads_the_fastest_that_exists,
+    restores::a_restore_keeps_to_what_was_asked_for,
+    restores::lost_snapshots_are_no_source,
+    restores::a_base_that_a_restore_reads_is_not_superseded,
+    restores::what_is_deleted_is_not_restored,
+    ordering::a_silent_media_agent_starves_nobody,
+    ordering::a_later_backup_does_not_overtake,
+    ordering::a_restore_in_place_has_the_instance_to_itself,
+    keeping::days_and_last_must_agree,
+    keeping::the_newest_never_goes_by_age,
+    keeping::what_an_open_task_needs_is_kept,
+    keeping::a_deletion_is_asked_for_once_and_again_after_it_failed,
+    keeping::lost_snapshots_are_noticed,
+    keeping::an_account_that_does_not_answer_has_lost_nothing,
+    keeping::a_snapshot_that_is_being_deleted_is_not_lost,
 }
 #[allow(unused_imports, reason = "one database has one test for all cases")]
 pub(crate) use tests_of_all_cases;

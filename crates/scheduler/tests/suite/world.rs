@@ -7,16 +7,21 @@ use snapferry_api::hypervisor::{
     AdminSignIn, CreateHypervisor, CreateRole, Hypervisor, ReadAs, TenantSignIn,
 };
 use snapferry_api::job::{CreateJob, Priority, StreamingBackup, Work};
+use snapferry_api::protect::{BackupCopy, IntelliSnap};
+use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_scheduler::clock::{Clock as _, ManualClock};
 use snapferry_scheduler::store::{
-    ClaimBy, ClaimVerdict, Limits, MediaAgentFigures, NodeFigures, Offer, Store, Submission,
+    ClaimBy, ClaimVerdict, FinishOutcome, Limits, Lost, MediaAgentFigures, NodeFigures, Offer, SealedPoint,
+    Step, Store, StoreError, Submission,
 };
 use snapferry_scheduler::vault::Vault;
 use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta, VolumeMeta};
 use snapferry_types::instance::{InstanceConfig, OsFamily};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
-use snapferry_types::spec::TaskSpec;
-use snapferry_types::{AccessNodeId, IncarnationId, JobId, LedgerId, MediaAgentId, TaskId, TransportWish};
+use snapferry_types::spec::{Operation, TaskSpec};
+use snapferry_types::{
+    AccessNodeId, IncarnationId, JobId, LedgerId, MediaAgentId, RecoveryPointId, TaskId, TransportWish,
+};
 
 pub(crate) const QUEUE: &str = "snapferry.task.v1.eu-central-1.linux.default";
 pub(crate) const SECRET: &str = "a-secret-that-is-nowhere-in-the-clear";
@@ -127,6 +132,137 @@ impl World {
     pub(crate) async fn running(&self, instance: &str) -> TaskSpec {
         self.submit(&self.backup(instance)).await;
         self.claim(self.offer().await).await
+    }
+}
+
+impl World {
+    pub(crate) fn job(work: Work) -> CreateJob {
+        CreateJob { work, priority: Priority::Normal }
+    }
+
+    pub(crate) fn snap_request(&self, instance: &str) -> IntelliSnap {
+        IntelliSnap {
+            hypervisor: self.tenant.id,
+            instances: vec![instance.parse().unwrap()],
+            region: None,
+            vault: None,
+            retention: None,
+        }
+    }
+
+    pub(crate) fn copy_request(&self, points: &[RecoveryPointId]) -> BackupCopy {
+        BackupCopy {
+            hypervisor: self.tenant.id,
+            recovery_points: points.to_vec(),
+            media_agent: None,
+            full: false,
+            transport: TransportWish::default(),
+            retention: None,
+        }
+    }
+
+    pub(crate) fn restore_request(point: RecoveryPointId, from: RestoreFrom) -> Restore {
+        Restore {
+            recovery_point: point,
+            from,
+            volumes: Vec::new(),
+            target: RestoreTarget::Volumes { availability_zone: None, attach: None },
+            tags: Vec::new(),
+            transport: TransportWish::EbsDirect,
+            kms_key_id: None,
+        }
+    }
+
+    /// What is refused, in a sentence.
+    pub(crate) async fn refused(&self, work: Work) -> String {
+        let request = Self::job(work);
+        let submission = Submission { request: &request, idempotency_key: None, only: None };
+        match self.store.submit(&submission).await {
+            Err(StoreError::Invalid(why) | StoreError::Conflict(why)) => why,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// Submits, offers and claims.
+    pub(crate) async fn at_work(&self, work: Work) -> TaskSpec {
+        self.submit(&Self::job(work)).await;
+        self.claim(self.offer().await).await
+    }
+
+    pub(crate) async fn succeed(&self, spec: &TaskSpec) {
+        let done = FinishOutcome::Succeeded(Vec::new());
+        self.store.finish(spec.task, spec.fence, None, done, &LIMITS).await.unwrap();
+        self.clock.advance(Duration::from_secs(1));
+        self.hello().await;
+    }
+
+    pub(crate) async fn record(&self, spec: &TaskSpec, step: Step) -> Result<(), StoreError> {
+        self.store.record(spec.task, spec.fence, step).await
+    }
+
+    /// What `spec` seals now; `source` is what it copies.
+    pub(crate) fn sealed(
+        &self,
+        spec: &TaskSpec,
+        instance: &str,
+        snapshot: &str,
+        source: Option<RecoveryPointId>,
+    ) -> SealedPoint {
+        let at_ms = match &spec.operation {
+            Operation::BackupCopy(copy) => copy.meta.point_in_time_ms,
+            _ => u64::try_from(self.clock.wall_ms()).unwrap(),
+        };
+        let mut meta = meta(spec, instance, snapshot, at_ms);
+        meta.kind = match &spec.operation {
+            Operation::IntelliSnap(_) => RecoveryPointKind::Snapshot,
+            Operation::BackupCopy(_) => RecoveryPointKind::Copy,
+            _ => RecoveryPointKind::Streamed,
+        };
+        meta.copy_of = source;
+        SealedPoint {
+            id: RecoveryPointId::generate(),
+            metadata: serde_json::to_vec(&meta).unwrap(),
+            logical_bytes: 1 << 30,
+            read_bytes: 4_096,
+            stored_bytes: 1_024,
+        }
+    }
+
+    /// An IntelliSnap backup from request to end; answers its recovery point.
+    pub(crate) async fn snapped(&self, request: IntelliSnap, snapshot: &str) -> RecoveryPointId {
+        let instance = request.instances[0].to_string();
+        let spec = self.at_work(Work::IntelliSnap(request)).await;
+        let mut entry = source_entry(&spec, snapshot);
+        entry.purpose = Purpose::RecoveryPoint;
+        self.record(&spec, Step::Ledger(entry)).await.unwrap();
+        let point = self.sealed(&spec, &instance, snapshot, None);
+        self.record(&spec, Step::Sealed(point.clone())).await.unwrap();
+        self.succeed(&spec).await;
+        point.id
+    }
+
+    /// Seals what a claimed backup copy makes, and ends it; answers the copy.
+    pub(crate) async fn copied(&self, spec: &TaskSpec) -> RecoveryPointId {
+        let Operation::BackupCopy(copy) = &spec.operation else { panic!("{:?}", spec.operation) };
+        let instance = copy.meta.instance.instance_id.to_string();
+        let snapshot = copy.meta.volumes[0].snapshot_id.to_string();
+        let point = self.sealed(spec, &instance, &snapshot, Some(copy.source));
+        self.record(spec, Step::Sealed(point.clone())).await.unwrap();
+        self.succeed(spec).await;
+        point.id
+    }
+
+    /// Somebody deletes snapshots, and that is noticed.
+    pub(crate) async fn lose(&self, snapshots: &[&str]) -> Lost {
+        let mut all = Lost::default();
+        for kept in self.store.kept_snapshots(self.tenant.id).await.unwrap() {
+            let existing = kept.ids().into_iter().filter(|id| !snapshots.contains(&id.as_str())).collect();
+            let lost = self.store.note_lost(&kept, &existing).await.unwrap();
+            all.missing.extend(lost.missing);
+            all.new.extend(lost.new);
+            all.recovery_points.extend(lost.recovery_points);
+        }
+        all
     }
 }
 

@@ -1,0 +1,136 @@
+//! From where restores read.
+
+use snapferry_api::job::{DeleteRecoveryPoint, Work};
+use snapferry_api::restore::RestoreFrom as Asked;
+use snapferry_scheduler::store::{ClaimVerdict, Step};
+use snapferry_types::RecoveryPointId;
+use snapferry_types::ledger::LedgerState;
+use snapferry_types::spec::{Operation, RestoreFrom, RestoreSpec, TaskSpec};
+
+use super::world::{World, source_entry};
+
+fn restore_of(spec: &TaskSpec) -> &RestoreSpec {
+    match &spec.operation {
+        Operation::Restore(restore) => restore,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn snapshot_of(spec: &TaskSpec) -> Option<&str> {
+    match &restore_of(spec).from {
+        RestoreFrom::Library => None,
+        RestoreFrom::Snapshots(meta) => Some(meta.volumes[0].snapshot_id.as_str()),
+    }
+}
+
+fn from(point: RecoveryPointId, from: Asked) -> Work {
+    Work::Restore(World::restore_request(point, from))
+}
+
+async fn streamed(world: &World, snapshot: &str) -> RecoveryPointId {
+    let spec = world.running("i-0a").await;
+    world.record(&spec, Step::Ledger(source_entry(&spec, snapshot))).await.unwrap();
+    for mut entry in spec.superseded.clone() {
+        entry.state = LedgerState::Gone;
+        world.record(&spec, Step::Ledger(entry)).await.unwrap();
+    }
+    let point = world.sealed(&spec, "i-0a", snapshot, None);
+    world.record(&spec, Step::Sealed(point.clone())).await.unwrap();
+    world.succeed(&spec).await;
+    point.id
+}
+
+async fn snapped_and_copied(world: &World, snapshot: &str) -> (RecoveryPointId, RecoveryPointId) {
+    let point = world.snapped(world.snap_request("i-0a"), snapshot).await;
+    let spec = world.at_work(Work::BackupCopy(world.copy_request(&[point]))).await;
+    (point, world.copied(&spec).await)
+}
+
+pub(crate) async fn a_restore_reads_the_fastest_that_exists(url: String) {
+    let world = World::new(url).await;
+    let old = streamed(&world, "snap-01").await;
+    let new = streamed(&world, "snap-02").await;
+    let (point, copy) = snapped_and_copied(&world, "snap-03").await;
+    for (named, snapshot, holder) in [
+        (old, None, old),
+        (new, Some("snap-02"), new),
+        (point, Some("snap-03"), point),
+        (copy, Some("snap-03"), point),
+    ] {
+        let spec = world.at_work(from(named, Asked::Automatic)).await;
+        assert_eq!((snapshot_of(&spec), restore_of(&spec).recovery_point), (snapshot, holder));
+        assert_eq!(spec.media_agent.is_some(), snapshot.is_none(), "snapshots need no MediaAgent");
+        assert!(spec.service_access.is_none(), "EBS direct needs no service account");
+        world.succeed(&spec).await;
+    }
+}
+
+pub(crate) async fn a_restore_keeps_to_what_was_asked_for(url: String) {
+    let world = World::new(url).await;
+    let old = streamed(&world, "snap-01").await;
+    streamed(&world, "snap-02").await;
+    let why = world.refused(from(old, Asked::Snapshot)).await;
+    assert!(why.contains("a MediaAgent has a copy"), "{why}");
+    let only = world.snapped(world.snap_request("i-0b"), "snap-04").await;
+    let why = world.refused(from(only, Asked::MediaAgent)).await;
+    assert!(why.contains("its snapshots exist"), "{why}");
+    let (point, copy) = snapped_and_copied(&world, "snap-03").await;
+    let spec = world.at_work(from(point, Asked::MediaAgent)).await;
+    assert_eq!(
+        (snapshot_of(&spec), restore_of(&spec).recovery_point),
+        (None, copy),
+        "by its name in the library"
+    );
+    assert_eq!(spec.media_agent.as_ref().unwrap().id, world.media_agent);
+}
+
+pub(crate) async fn lost_snapshots_are_no_source(url: String) {
+    let world = World::new(url).await;
+    let (point, copy) = snapped_and_copied(&world, "snap-01").await;
+    world.submit(&World::job(from(point, Asked::Automatic))).await;
+    let offer = world.offer().await;
+    world.lose(&["snap-01"]).await;
+    let spec = world.claim(offer).await;
+    assert_eq!(restore_of(&spec).recovery_point, copy, "it is decided when the work begins");
+    assert_eq!(spec.media_agent.as_ref().unwrap().id, world.media_agent);
+    world.succeed(&spec).await;
+
+    let other = world.snapped(world.snap_request("i-0b"), "snap-02").await;
+    world.submit(&World::job(from(other, Asked::Automatic))).await;
+    let offer = world.offer().await;
+    world.lose(&["snap-02"]).await;
+    let verdict = world.store.claim(world.by(offer), "test").await.unwrap();
+    assert!(matches!(verdict, ClaimVerdict::Gone(why) if why.contains("no MediaAgent has a copy")));
+    let why = world.refused(from(other, Asked::Automatic)).await;
+    assert!(why.contains("its snapshots were deleted"), "{why}");
+}
+
+pub(crate) async fn a_base_that_a_restore_reads_is_not_superseded(url: String) {
+    let world = World::new(url).await;
+    let point = streamed(&world, "snap-01").await;
+    let restore = world.at_work(from(point, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&restore), Some("snap-01"));
+    let backup = world.running("i-0a").await;
+    assert!(backup.superseded.is_empty(), "the restore reads it");
+    let second = world.at_work(from(point, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&second), None, "a backup that is at work may replace it");
+}
+
+pub(crate) async fn what_is_deleted_is_not_restored(url: String) {
+    let world = World::new(url).await;
+    let (point, copy) = snapped_and_copied(&world, "snap-01").await;
+    let delete = |point| World::job(Work::DeleteRecoveryPoint(DeleteRecoveryPoint { recovery_point: point }));
+    let restore = world.at_work(from(copy, Asked::Automatic)).await;
+    for held in [point, copy] {
+        let why = world.refused(delete(held).work).await;
+        assert!(why.contains(&restore.task.to_string()), "it reads one and names the other: {why}");
+    }
+    world.succeed(&restore).await;
+    let job = world.submit(&delete(point)).await;
+    for named in [point, copy] {
+        let why = world.refused(from(named, Asked::Snapshot)).await;
+        assert!(why.contains("is being deleted"), "{why}");
+    }
+    world.store.cancel_job(job).await.unwrap();
+    world.submit(&World::job(from(point, Asked::Snapshot))).await;
+}
