@@ -245,7 +245,8 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn restore(&self, recovery_point: RecoveryPointId) -> Result<JobId> {
-        self.restore_to(recovery_point, RestoreTarget::Volumes { availability_zone: None, attach: None }).await
+        self.restore_to(recovery_point, RestoreTarget::Volumes { availability_zone: None, attach: None })
+            .await
     }
 
     /// Asks for a restore to a target.

@@ -5,7 +5,9 @@ use awssim::faults::Latency;
 use snapferry_api::hypervisor::ReadAs;
 use snapferry_api::job::JobState;
 use snapferry_api::protect::{Vault, VaultTo};
-use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, vault, write_data};
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, vault, write_data,
+};
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{TAG_DEPLOYMENT, TAG_PURPOSE};
 use snapferry_types::{RecoveryPointId, TaskState};

@@ -86,7 +86,10 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
     let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
     let restored = describe(&rig, &new).await;
     assert_eq!(restored.state, "stopped");
-    assert_eq!((restored.config.name(), restored.config.instance_type.as_str()), (Some("web restored"), "m6i.xlarge"));
+    assert_eq!(
+        (restored.config.name(), restored.config.instance_type.as_str()),
+        (Some("web restored"), "m6i.xlarge")
+    );
     assert!(restored.config.iam_instance_profile_arn.unwrap().ends_with(":instance-profile/other"));
     assert_eq!(restored.config.network_interfaces[0].private_ip.as_deref(), Some("172.31.0.77"));
     assert!(restored.config.tags.contains(&Tag::new("environment", "production")));
@@ -110,15 +113,20 @@ async fn an_instance_that_cannot_be_made_is_refused_before_anything_is() {
     let instance = TestInstance::place(&sim, "web", 2).unwrap();
     let point = backed_up(&rig, &instance).await;
     let new = |wanted| RestoreTarget::Instance(Box::new(wanted));
-    let volumes = |zone: &str| RestoreTarget::Volumes { availability_zone: Some(zone.to_owned()), attach: None };
+    let volumes =
+        |zone: &str| RestoreTarget::Volumes { availability_zone: Some(zone.to_owned()), attach: None };
     let attach = |instance: &str, devices| RestoreTarget::Volumes {
         availability_zone: None,
         attach: Some(AttachTo { instance: instance.parse().unwrap(), devices }),
     };
-    let taken = vec![AttachDevice { volume: instance.volumes[0].parse().unwrap(), device: "/dev/xvda".to_owned() }];
+    let taken =
+        vec![AttachDevice { volume: instance.volumes[0].parse().unwrap(), device: "/dev/xvda".to_owned() }];
     let cases = [
         (new(NewInstance { subnet_id: Some("subnet-0bad".to_owned()), ..Default::default() }), "subnet-0bad"),
-        (new(NewInstance { security_group_ids: vec!["sg-0bad".to_owned()], ..Default::default() }), "sg-0bad"),
+        (
+            new(NewInstance { security_group_ids: vec!["sg-0bad".to_owned()], ..Default::default() }),
+            "sg-0bad",
+        ),
         (new(NewInstance { private_ip: Some("10.0.0".to_owned()), ..Default::default() }), "10.0.0"),
         (volumes("eu-central-1z"), "eu-central-1z"),
         (attach("i-0123456789abcdef0", Vec::new()), "i-0123456789abcdef0"),
@@ -356,7 +364,10 @@ async fn a_restore_killed_while_its_staging_goes_has_succeeded() {
     let content = instance.content(&sim).unwrap();
     let point = backed_up(&rig, &instance).await;
     // The first staging snapshot goes, the deletion of the second hangs.
-    rig.hurt(Rule { skip: 1, ..Rule::new(Effect::Hang { seconds: None }).on("ec2", "DeleteSnapshot").times(1) });
+    rig.hurt(Rule {
+        skip: 1,
+        ..Rule::new(Effect::Hang { seconds: None }).on("ec2", "DeleteSnapshot").times(1)
+    });
     let id = rig.restore(point).await.unwrap();
     eventually(BOUND, "the second deletion hangs", || async { rig.fired() == 1 }).await.unwrap();
     let written = rig.calls("ebs", "PutSnapshotBlock");

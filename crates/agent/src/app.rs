@@ -7,6 +7,7 @@ use snapferry_aws::Clients;
 use snapferry_queue::{QueueName, TaskQueue};
 use snapferry_service::metrics::MetricsServer;
 use snapferry_transfer::{ByteBudget, WorkPool};
+use snapferry_types::Region;
 use snapferry_types::instance::OsFamily;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::AgentConfig;
 use crate::context::Shared;
+use crate::handler::HotAddNode;
 use crate::identity::{Identity, IdentityError};
 use crate::lease::LeaseClient;
 use crate::node;
@@ -44,6 +46,12 @@ pub enum BuildError {
     /// A rate that makes no sense; its key.
     #[error("quotas.{0} has to be a positive number of requests a second")]
     Quota(&'static str),
+    /// A node without a place.
+    #[error("hot_add needs availability_zone, a zone of {0}")]
+    HotAddZone(Region),
+    /// A number of attachments that makes no sense.
+    #[error("hot_add.max_attachments is 0: allow at least one volume")]
+    NoAttachments,
     /// The metrics address.
     #[error("listen for metrics: {0}")]
     Metrics(std::io::Error),
@@ -82,6 +90,11 @@ impl Agent {
             clients: Clients::new(config.quotas.settings().map_err(BuildError::Quota)?),
             tls,
             image_dir: config.image_dir.clone(),
+            region: config.region.clone(),
+            hot_add: hot_add(&config)?,
+            import: config.import.clone(),
+            transit_kms_key_id: config.transit_kms_key_id.clone(),
+            prices: config.prices,
         });
         let metrics = match config.metrics_listen {
             Some(address) => Some(
@@ -122,4 +135,17 @@ impl Agent {
             node::farewell(&self.config, &self.lease).await;
         })
     }
+}
+
+/// The node for HotAdd, where it is one.
+fn hot_add(config: &AgentConfig) -> Result<Option<HotAddNode>, BuildError> {
+    let Some(hot_add) = config.hot_add.clone() else { return Ok(None) };
+    let zone = config.availability_zone.clone();
+    if !zone.starts_with(config.region.as_str()) || zone == config.region.as_str() {
+        return Err(BuildError::HotAddZone(config.region.clone()));
+    }
+    if hot_add.max_attachments == 0 {
+        return Err(BuildError::NoAttachments);
+    }
+    Ok(Some(HotAddNode::new(hot_add, zone, OS)))
 }

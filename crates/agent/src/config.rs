@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use snapferry_aws::QuotaSettings;
 use snapferry_service::TlsFiles;
-use snapferry_types::Region;
+use snapferry_types::{InstanceId, Region};
 
 /// Everything an agent has to be told. Unknown keys are errors.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +39,20 @@ pub struct AgentConfig {
     /// Folder that restores to disk images write below; without it the node refuses them.
     #[serde(default)]
     pub image_dir: Option<PathBuf>,
+    /// This node as an EC2 instance of the service account, which HotAdd attaches volumes to; without it the node moves
+    /// blocks otherwise.
+    #[serde(default)]
+    pub hot_add: Option<HotAddConfig>,
+    /// The bucket for disk images; without it the node does not import.
+    #[serde(default)]
+    pub import: Option<ImportConfig>,
+    /// Key of the service account, usable by the tenants, for what HotAdd and Import put into the service account of
+    /// encrypted volumes; without it those are not written that way.
+    #[serde(default)]
+    pub transit_kms_key_id: Option<String>,
+    /// Prices that the transport is chosen by.
+    #[serde(default)]
+    pub prices: Prices,
     /// Where `/metrics` listens; nowhere when absent.
     #[serde(default)]
     pub metrics_listen: Option<SocketAddr>,
@@ -48,6 +62,70 @@ pub struct AgentConfig {
     /// Request rates to stay at, where AWS has granted other quotas than its defaults.
     #[serde(default)]
     pub quotas: Quotas,
+}
+
+/// A node that volumes can be attached to. `availability_zone` has to be set, too.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HotAddConfig {
+    /// This machine's instance id in the service account.
+    pub instance_id: InstanceId,
+    /// Where the system shows EBS volumes by their ids.
+    #[serde(default = "default_device_dir")]
+    pub device_dir: PathBuf,
+    /// Volumes that tasks attach at the same time, all together; an instance takes about 28, with its own volumes and
+    /// network interfaces.
+    #[serde(default = "default_attachments")]
+    pub max_attachments: u8,
+}
+
+/// How disk images are imported.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportConfig {
+    /// A bucket of the service account, in the node's region.
+    pub bucket: String,
+    /// Role by which EC2 reads it; `vmimport` when absent.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// Folder for the images before they are uploaded; needs room for the data of the volumes that are restored.
+    pub staging_dir: PathBuf,
+}
+
+/// US dollars, by which Automatic weighs transports. The defaults are us-east-1's list prices.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prices {
+    /// 1,000 calls of GetSnapshotBlock.
+    pub get_per_thousand: f64,
+    /// 1,000 calls of PutSnapshotBlock.
+    pub put_per_thousand: f64,
+    /// A GiB of a gp3 volume for a month.
+    pub volume_gib_month: f64,
+    /// A GiB in S3 for a month.
+    pub s3_gib_month: f64,
+    /// What an hour of waiting is worth.
+    pub hour: f64,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self {
+            get_per_thousand: 0.003,
+            put_per_thousand: 0.006,
+            volume_gib_month: 0.08,
+            s3_gib_month: 0.023,
+            hour: 1.0,
+        }
+    }
+}
+
+fn default_device_dir() -> PathBuf {
+    PathBuf::from("/dev/disk/by-id")
+}
+
+const fn default_attachments() -> u8 {
+    16
 }
 
 /// Requests a second for each account-region (block calls: for each snapshot, too). What is absent stays just below

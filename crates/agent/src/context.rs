@@ -14,6 +14,8 @@ use snapferry_types::{AccountAccess, Region};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 
+use crate::config::{ImportConfig, Prices};
+use crate::handler::HotAddNode;
 use crate::lease::LeaseClient;
 use crate::ledger::TaskLedger;
 use crate::phases::Phases;
@@ -32,6 +34,16 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<TlsMaterial>,
     /// Folder that disk images are written below.
     pub(crate) image_dir: Option<PathBuf>,
+    /// The node's region.
+    pub(crate) region: Region,
+    /// The node as an instance that volumes are attached to.
+    pub(crate) hot_add: Option<HotAddNode>,
+    /// How disk images are imported.
+    pub(crate) import: Option<ImportConfig>,
+    /// Key of what lies in the service account of encrypted volumes.
+    pub(crate) transit_kms_key_id: Option<String>,
+    /// Prices that the transport is chosen by.
+    pub(crate) prices: Prices,
 }
 
 /// One attempt at one task.

@@ -15,6 +15,11 @@ use snapferry_types::access::SignIn;
 use snapferry_types::{AccountAccess, BLOCK_SIZE, ByteCount, SnapshotId};
 use tokio_util::sync::CancellationToken;
 
+/// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
+/// for fresh pages each time, which was a seventh of the processor time of reading a snapshot.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Memory for blocks in flight.
 const BUDGET_BYTES: u64 = 128 << 20;
 

@@ -7,6 +7,11 @@ use clap::Parser;
 use snapferry_media_agent::{MediaAgent, MediaAgentConfig};
 use snapferry_service::{Exit, config, shutdown, telemetry};
 
+/// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
+/// for fresh pages each time, which was a seventh of the processor time of reading a snapshot.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The storage daemon of Snapferry: a deduplicating library behind gRPC.
 #[derive(Parser)]
 #[command(version)]

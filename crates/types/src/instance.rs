@@ -78,6 +78,12 @@ pub struct InstanceConfig {
     /// Network interfaces, by device index.
     #[serde(default)]
     pub network_interfaces: Vec<NetworkInterface>,
+    /// Marketplace product codes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub product_codes: Vec<String>,
+    /// ARN of the Outpost that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outpost_arn: Option<String>,
     /// Tags of the instance.
     #[serde(default)]
     pub tags: Vec<Tag>,

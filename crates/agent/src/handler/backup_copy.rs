@@ -12,7 +12,7 @@ use snapferry_aws::{Account, SessionScope, ec2};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta};
 use snapferry_types::spec::{BackupCopySpec, ReadAs};
-use snapferry_types::{RecoveryPointId, SnapshotId};
+use snapferry_types::{RecoveryPointId, SnapshotId, Transport};
 use snapferry_wire::v1;
 
 use super::checkpoint::Checkpoint;
@@ -25,19 +25,19 @@ pub(super) async fn run(
     context: &Arc<TaskContext>,
     spec: &BackupCopySpec,
 ) -> Result<Vec<v1::Made>, TransferError> {
-    let transport = store::transport(spec.transport)?;
-    let scope = match spec.read_as {
-        ReadAs::Tenant => SessionScope::BackupCopy,
-        // To share the snapshots.
-        ReadAs::Service => SessionScope::Backup,
-    };
-    let account = context.tenant(scope).await?;
     let mut checkpoint = Checkpoint::read(context)?;
+    let is_incremental = spec.base.is_some() && !spec.full;
+    let instance = &spec.meta.instance;
+    let transport =
+        store::transport(context, spec.transport, instance, is_incremental, &mut checkpoint).await?;
+    let shares = spec.read_as == ReadAs::Service || transport == Transport::HotAdd;
+    let account =
+        context.tenant(if shares { SessionScope::Backup } else { SessionScope::BackupCopy }).await?;
     let media = context.media_agent().await?;
     if let Some(id) = store::stored_before(context, &media, &checkpoint).await? {
         return finish(context, spec, id).await;
     }
-    look(context, &account, spec).await?;
+    look(context, &account, spec, shares).await?;
     let base = spec.base.clone().filter(|_| !spec.full);
     let snapshots: Vec<_> =
         spec.meta.volumes.iter().map(|one| (one.volume_id.clone(), one.snapshot_id.clone())).collect();
@@ -46,6 +46,7 @@ pub(super) async fn run(
         snapshots.iter().chain(of_base).map(|(_, snapshot)| snapshot.clone()).collect();
     let RecoveryPointMeta { account: owner, point_in_time_ms, instance, .. } = spec.meta.clone();
     let what = ToStore {
+        owner: account.clone(),
         reader: reader(context, &account, spec.read_as, &to_read).await?,
         snapshots,
         base,
@@ -66,6 +67,7 @@ async fn look(
     context: &Arc<TaskContext>,
     account: &Account,
     spec: &BackupCopySpec,
+    shares: bool,
 ) -> Result<(), TransferError> {
     context.enter("look");
     let source = spec.source;
@@ -84,7 +86,7 @@ async fn look(
     let states = ec2::wait_snapshots_completed(account, &ids, |_| (), context.stop.token())
         .await
         .map_err(|error| TransferError::from(error).context(format!("read recovery point {source}")))?;
-    if spec.read_as == ReadAs::Service {
+    if shares {
         for state in states.iter().filter(|state| state.encrypted) {
             if let Some(key) = &state.kms_key_id {
                 share::check_key(account, state.snapshot.as_str(), key).await?;

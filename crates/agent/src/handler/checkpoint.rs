@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::Transport;
 use snapferry_types::instance::InstanceConfig;
 use snapferry_wire::v1::record_request::Step;
 
@@ -30,6 +31,9 @@ pub(super) struct Checkpoint {
     /// Nothing before a session was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reading: Option<Reading>,
+    /// How blocks are read, once that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) transport: Option<Transport>,
 }
 
 impl Checkpoint {
@@ -81,7 +85,7 @@ mod tests {
         let reading = Reading { volumes: vec![volume] };
         for seen in [None, Some(seen)] {
             for reading in [None, Some(reading.clone())] {
-                let whole = Checkpoint { seen: seen.clone(), reading };
+                let whole = Checkpoint { seen: seen.clone(), reading, transport: Some(Transport::HotAdd) };
                 let read: Checkpoint = serde_json::from_slice(&serde_json::to_vec(&whole).unwrap()).unwrap();
                 assert_eq!(read, whole);
             }

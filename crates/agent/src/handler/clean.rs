@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use snapferry_aws::{Account, SessionScope, ec2};
 use snapferry_transfer::TransferError;
-use snapferry_types::{SnapshotId, VolumeId};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::spec::{Operation, RestoreFrom};
+use snapferry_types::{SnapshotId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
-use super::{restore_image, restore_in_place};
+use super::{restore_image, restore_in_place, transport};
 use crate::context::TaskContext;
 
 /// Removes every open object of the task: instances first, then images, volumes and snapshots.
@@ -21,6 +21,7 @@ pub(super) async fn run(context: &Arc<TaskContext>, stop: &CancellationToken) ->
     if let Operation::Restore(_) = &context.spec.operation {
         restore_in_place::clean_up(context, stop).await?;
         restore_image::clean_up(context).await?;
+        transport::clean_up(context).await?;
     }
     let mut entries = context.ledger.open_entries().await;
     if entries.is_empty() {
@@ -101,7 +102,9 @@ async fn let_go(
         ObjectKind::Volume => {
             let Ok(volume) = id.parse::<VolumeId>() else { return Ok(()) };
             if ec2::volume_state(account, &volume).await.is_ok_and(|state| state == "in-use") {
-                ec2::detach_volume(account, &volume, false).await?;
+                // Nothing of a volume that only moved blocks needs to be saved.
+                let by_force = entry.purpose == Purpose::Transport;
+                ec2::detach_volume(account, &volume, by_force).await?;
                 ec2::wait_volume_detached(account, &volume, stop).await?;
             }
             Ok(())

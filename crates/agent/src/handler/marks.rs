@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use snapferry_transfer::{ErrorClass, TransferError};
-use snapferry_types::VolumeId;
+use snapferry_types::{Transport, VolumeId};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 use tokio::sync::watch;
@@ -37,6 +37,9 @@ pub(super) struct Checkpoint {
     /// Image files, once one was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) images: Option<ImageMarks>,
+    /// How blocks are written, once that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) transport: Option<Transport>,
     /// What was made, once all of it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     results: Option<Vec<ResultMark>>,
@@ -83,6 +86,11 @@ impl Marks {
         self.checkpoint.send_modify(|checkpoint| {
             checkpoint.written_leaves.insert(volume.clone(), leaf);
         });
+    }
+
+    /// How an earlier attempt has chosen to write.
+    pub(super) fn transport(&self) -> Option<Transport> {
+        self.checkpoint.borrow().transport
     }
 
     /// The exchange of volumes that was planned.

@@ -25,9 +25,12 @@ mod snapshot;
 mod stage;
 mod store;
 mod streaming_backup;
+mod transport;
 mod vault;
 
 use std::sync::Arc;
+
+pub(crate) use transport::HotAddNode;
 
 use futures::future::BoxFuture;
 use snapferry_transfer::TransferError;

@@ -13,7 +13,8 @@
 use std::sync::Arc;
 
 use snapferry_aws::SessionScope;
-use snapferry_transfer::TransferError;
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::TransportWish;
 use snapferry_types::spec::{RestoreSpec, RestoreTarget};
 use snapferry_wire::v1;
 
@@ -34,6 +35,13 @@ pub(super) async fn run(
         return restore_done::finish(context, &marks, results).await;
     }
     if let RestoreTarget::DiskImage { folder, format } = &spec.target {
+        if matches!(spec.transport, TransportWish::HotAdd | TransportWish::Import) {
+            let wish = spec.transport.as_str();
+            let text = format!(
+                "{wish} was asked for and cannot be used: nothing is written to AWS for a disk image"
+            );
+            return Err(TransferError::new(ErrorClass::Invalid, text));
+        }
         return restore_image::run(context, spec, folder, *format, &marks).await;
     }
     let account = context.tenant(SessionScope::Restore).await?;
@@ -53,9 +61,8 @@ pub(super) async fn run(
             let wish = availability_zone.as_deref();
             let zone =
                 restore_check::volumes(context, &account, wish, attach.as_ref(), original, &chosen).await?;
-            let staged = stage::all(context, &account, &origin, spec.recovery_point, chosen, &marks).await?;
-            let restored =
-                restore_volumes::run(context, &account, &staged, &zone, &spec.extra_tags).await?;
+            let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
+            let restored = restore_volumes::run(context, &account, &staged, &zone, &spec.extra_tags).await?;
             if let Some(attach) = attach {
                 restore_attach::run(context, &account, attach, &restored).await?;
             }
@@ -63,12 +70,12 @@ pub(super) async fn run(
         }
         RestoreTarget::Instance(new) => {
             let place = restore_check::instance(context, &account, original, new, &chosen).await?;
-            let staged = stage::all(context, &account, &origin, spec.recovery_point, chosen, &marks).await?;
+            let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             restore_instance::run(context, &account, &staged, original, spec, &place).await?
         }
         RestoreTarget::InPlace { keep_old_volumes, start } => {
             let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
-            let staged = stage::all(context, &account, &origin, spec.recovery_point, chosen, &marks).await?;
+            let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             let zone = &seen.config.availability_zone;
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;
             let swap = restore_in_place::plan(&seen, &restored)?;

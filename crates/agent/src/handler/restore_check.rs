@@ -51,9 +51,9 @@ pub(super) async fn volumes(
         );
         return Err(TransferError::new(ErrorClass::Invalid, message));
     };
-    let described = ec2::describe_instance(account, &attach.instance).await.map_err(|error| {
-        TransferError::from(error).context(format!("attach to {}", attach.instance))
-    })?;
+    let described = ec2::describe_instance(account, &attach.instance)
+        .await
+        .map_err(|error| TransferError::from(error).context(format!("attach to {}", attach.instance)))?;
     let zone = described.config.availability_zone;
     if let Some(wish) = wish.filter(|wish| *wish != zone) {
         let message = format!(
@@ -63,7 +63,10 @@ pub(super) async fn volumes(
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
     if !matches!(described.state.as_str(), "running" | "stopped") {
-        let message = format!("{} is {}: volumes are attached when it runs or is stopped", attach.instance, described.state);
+        let message = format!(
+            "{} is {}: volumes are attached when it runs or is stopped",
+            attach.instance, described.state
+        );
         let class =
             if described.state == "shutting-down" { ErrorClass::Invalid } else { ErrorClass::Unavailable };
         return Err(TransferError::new(class, message));
@@ -158,7 +161,9 @@ async fn interfaces(
     for other in original.network_interfaces.iter().filter(|one| one.device_index != 0) {
         let refused = match check(account, other).await {
             Ok(of_other) if of_other.zone == subnet.zone => None,
-            Ok(of_other) => Some(format!("its subnet is in {}, the instance in {}", of_other.zone, subnet.zone)),
+            Ok(of_other) => {
+                Some(format!("its subnet is in {}, the instance in {}", of_other.zone, subnet.zone))
+            }
             Err(error) if error.retryable() => return Err(error),
             Err(error) => Some(error.message),
         };
@@ -190,7 +195,10 @@ async fn check(account: &Account, interface: &NetworkInterface) -> Result<Checke
     let groups = &interface.security_group_ids;
     ec2::check_security_groups(account, groups, &subnet.vpc).await.map_err(|error| {
         let error = TransferError::from(error);
-        TransferError::new(error.class, format!("{}; or choose security groups of {}", error.message, subnet.vpc))
+        TransferError::new(
+            error.class,
+            format!("{}; or choose security groups of {}", error.message, subnet.vpc),
+        )
     })?;
     Ok(subnet)
 }

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use snapferry_aws::{SessionScope, ec2};
 use snapferry_transfer::{ErrorClass, TransferError};
-use snapferry_types::ledger::{
-    LedgerState, Purpose, TAG_DEPLOYMENT, TAG_LEDGER, TAG_PURPOSE, TAG_TASK,
-};
+use snapferry_types::ledger::{LedgerState, Purpose, TAG_DEPLOYMENT, TAG_LEDGER, TAG_PURPOSE, TAG_TASK};
 use snapferry_wire::v1;
 
 use super::clean;

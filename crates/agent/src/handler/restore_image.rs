@@ -93,8 +93,9 @@ fn place(image_dir: Option<&Path>, folder: &str) -> Result<PathBuf, TransferErro
         && !folder.contains(['\\', ':', '\0'])
         && Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));
     if !is_plain {
-        let message =
-            format!("folder {folder:?}: give plain names with / between, below the access node's image folder");
+        let message = format!(
+            "folder {folder:?}: give plain names with / between, below the access node's image folder"
+        );
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
     Ok(image_dir.join(folder))
@@ -122,7 +123,8 @@ fn check(
     for one in chosen {
         let volume = &one.volume.volume_id;
         if format == ImageFormat::Vhd && one.volume.n_blocks > MAX_VHD_BLOCKS {
-            let message = format!("{volume} is larger than the 2,040 GiB of a VHD: choose raw, qcow2 or vmdk");
+            let message =
+                format!("{volume} is larger than the 2,040 GiB of a VHD: choose raw, qcow2 or vmdk");
             return Err(TransferError::new(ErrorClass::Invalid, message));
         }
         let path = file_of(folder, volume, format);
@@ -175,7 +177,10 @@ fn in_folder(error: TransferError, folder: &Path) -> TransferError {
     if error.class != ErrorClass::StorageFull {
         return error;
     }
-    error.context(format!("the disk of {} is full: make room there; what was written is gone on with", folder.display()))
+    error.context(format!(
+        "the disk of {} is full: make room there; what was written is gone on with",
+        folder.display()
+    ))
 }
 
 /// Writes one image and puts it at its path.
@@ -288,8 +293,10 @@ pub(super) async fn clean_up(context: &Arc<TaskContext>) -> Result<(), TransferE
     let ending = format!(".{}", format.as_str());
     while let Ok(Some(file)) = files.next_entry().await {
         let name = file.file_name().to_string_lossy().into_owned();
-        let stem = name.strip_suffix(".partial").or_else(|| name.strip_suffix(".converting")).unwrap_or(&name);
-        let Some(volume) = stem.strip_suffix(&ending).and_then(|volume| volume.parse::<VolumeId>().ok()) else {
+        let stem =
+            name.strip_suffix(".partial").or_else(|| name.strip_suffix(".converting")).unwrap_or(&name);
+        let Some(volume) = stem.strip_suffix(&ending).and_then(|volume| volume.parse::<VolumeId>().ok())
+        else {
             continue;
         };
         if images.volumes.contains(&volume)

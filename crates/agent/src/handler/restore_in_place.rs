@@ -74,9 +74,9 @@ pub(super) async fn look(
         }
     }
     for one in &seen.config.volumes {
-        let is_replaced = chosen
-            .iter()
-            .any(|wanted| wanted.volume.volume_id == one.volume_id || wanted.config.device_name == one.device_name);
+        let is_replaced = chosen.iter().any(|wanted| {
+            wanted.volume.volume_id == one.volume_id || wanted.config.device_name == one.device_name
+        });
         if !is_replaced {
             let text = format!("{} at {} is not restored and stays as it is", one.volume_id, one.device_name);
             context.note(false, text).await?;
@@ -218,8 +218,12 @@ async fn take_back(
         tries += 1;
         match back(context, account, swap, context.stop.lost()).await {
             Ok(()) => break None,
-            Err(undone) if tries >= MAX_BACK_TRIES || context.stop.lost().is_cancelled() => break Some(undone),
-            Err(undone) => tracing::warn!(task = %context.spec.task, %undone, "not taken back yet; trying again"),
+            Err(undone) if tries >= MAX_BACK_TRIES || context.stop.lost().is_cancelled() => {
+                break Some(undone);
+            }
+            Err(undone) => {
+                tracing::warn!(task = %context.spec.task, %undone, "not taken back yet; trying again")
+            }
         }
         tokio::select! {
             () = context.stop.lost().cancelled() => {}
@@ -227,10 +231,8 @@ async fn take_back(
         }
     };
     if let Some(undone) = undone {
-        let message = format!(
-            "{} does not have its volumes back yet ({undone}), after: {error}",
-            swap.instance
-        );
+        let message =
+            format!("{} does not have its volumes back yet ({undone}), after: {error}", swap.instance);
         // Whatever class it has, another attempt has to go on with it.
         return TransferError::new(ErrorClass::Unavailable, message);
     }

@@ -15,11 +15,13 @@ use snapferry_transfer::{Sealer, TransferError, restore_volume};
 use snapferry_types::catalogue::VolumeMeta;
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
-use snapferry_types::{RecoveryPointId, SnapshotId};
+use snapferry_types::spec::RestoreSpec;
+use snapferry_types::{RecoveryPointId, SnapshotId, Transport};
 
 use super::marks::Marks;
 use super::objects::{self, parse_one};
 use super::restore_source::{Blocks, Chosen, Origin};
+use super::transport::{self, Work, write};
 use crate::context::TaskContext;
 
 /// Volumes that are written at the same time; they share the process's byte budget.
@@ -55,24 +57,46 @@ pub(super) async fn all(
     context: &Arc<TaskContext>,
     account: &Account,
     origin: &Origin,
-    recovery_point: RecoveryPointId,
+    spec: &RestoreSpec,
     chosen: Vec<Chosen>,
     marks: &Marks,
 ) -> Result<Vec<Staged>, TransferError> {
     let media = match &origin.blocks {
         Blocks::Library(media) => media,
         Blocks::Snapshots { .. } => {
-            let staged = chosen.into_iter().filter_map(|one| {
-                Some(Staged { config: one.config, snapshot: one.snapshot?, entry: None })
-            });
+            context.note(false, "no blocks are moved: volumes are made of the snapshots").await?;
+            let staged = chosen
+                .into_iter()
+                .filter_map(|one| Some(Staged { config: one.config, snapshot: one.snapshot?, entry: None }));
             return Ok(staged.collect());
         }
     };
+    let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
+    let work = Work {
+        writes: true,
+        volumes: &volumes,
+        blocks: None,
+        region: account.region(),
+        product_codes: &[],
+        is_on_outpost: false,
+        before: marks.transport(),
+    };
+    let transport = transport::choose(context, spec.transport, work).await?;
+    if marks.transport() != Some(transport) {
+        marks.save(context, |checkpoint| checkpoint.transport = Some(transport)).await?;
+    }
     context.enter("write");
     let write = stream::iter(chosen)
         .map(|Chosen { volume, config, .. }| {
-            let what = ToStage { recovery_point, volume, config };
-            async move { stage(context, account, media, what, marks).await }
+            let what = ToStage { recovery_point: spec.recovery_point, volume, config };
+            async move {
+                match transport {
+                    Transport::EbsDirect => stage(context, account, media, what, marks).await,
+                    Transport::HotAdd | Transport::Import => {
+                        write::stage(context, transport, account, media, what, marks).await
+                    }
+                }
+            }
         })
         .buffered(VOLUMES_AT_ONCE)
         .try_collect();

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::Account;
 use snapferry_media_agent::client::{MediaClient, Opened, Session};
-use snapferry_transfer::{BaseLeaves, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume};
+use snapferry_transfer::{
+    BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
+};
 use snapferry_types::block::BLOCKS_PER_GIB;
 use snapferry_types::catalogue::{
     BaseRef, RECOVERY_POINT_META_VERSION, RecoveryPointKind, RecoveryPointMeta, VolumeMeta,
@@ -29,14 +31,21 @@ use super::base::{self, PlannedVolume};
 use super::checkpoint::Checkpoint;
 use super::clean;
 use super::session::Reading;
+use super::transport::read::Reader;
+use super::transport::{self, Work};
 use crate::context::TaskContext;
 
 /// Volumes of one instance that are read at the same time; they share the process's byte budget.
 const VOLUMES_AT_ONCE: usize = 4;
 
+/// One in so many blocks changes between two backups, when nothing better is known.
+const USUAL_CHANGE: u64 = 33;
+
 /// What is to be stored.
 #[derive(Debug)]
 pub(super) struct ToStore {
+    /// Whose the snapshots are.
+    pub(super) owner: Account,
     /// Whose credentials read the blocks.
     pub(super) reader: Account,
     /// The volumes and their complete snapshots.
@@ -62,18 +71,33 @@ pub(super) struct About {
     pub(super) copy_of: Option<RecoveryPointId>,
 }
 
-/// How blocks are read. What this agent cannot do is refused, not done otherwise.
+/// Chooses how blocks are read, and keeps the choice for the next attempt.
 ///
 /// # Errors
-/// [`TransferError`] that names the wish.
-pub(super) fn transport(wish: TransportWish) -> Result<Transport, TransferError> {
-    match wish {
-        TransportWish::Automatic | TransportWish::EbsDirect => Ok(Transport::EbsDirect),
-        TransportWish::HotAdd | TransportWish::Import => Err(TransferError::new(
-            ErrorClass::Invalid,
-            format!("this agent reads blocks by ebs_direct only, not by {}", wish.as_str()),
-        )),
+/// [`TransferError`] of class `Invalid` when the wish cannot be kept.
+pub(super) async fn transport(
+    context: &Arc<TaskContext>,
+    wish: TransportWish,
+    instance: &InstanceConfig,
+    is_incremental: bool,
+    checkpoint: &mut Checkpoint,
+) -> Result<Transport, TransferError> {
+    let size: u64 = instance.volumes.iter().map(|volume| u64::from(volume.size_gib) * 2_048).sum();
+    let work = Work {
+        writes: false,
+        volumes: &instance.volumes,
+        blocks: Some(if is_incremental { size / USUAL_CHANGE } else { size }),
+        region: &instance.region,
+        product_codes: &instance.product_codes,
+        is_on_outpost: instance.outpost_arn.is_some(),
+        before: checkpoint.transport,
+    };
+    let chosen = transport::choose(context, wish, work).await?;
+    if checkpoint.transport != Some(chosen) {
+        checkpoint.transport = Some(chosen);
+        checkpoint.keep(context).await?;
     }
+    Ok(chosen)
 }
 
 /// The recovery point that an earlier attempt has sealed, told to the catalogue: nothing is left to read.
@@ -115,17 +139,24 @@ pub(super) async fn store(
     let sealer = Arc::new(Sealer::new(&context.spec.keys));
     stream::iter(planned)
         .map(|volume| {
-            let (session, sealer) = (Arc::clone(&session), Arc::clone(&sealer));
-            async move { read_volume(context, media, &session, sealer, &volume).await }
+            let (session, sealer, owner) = (Arc::clone(&session), Arc::clone(&sealer), &what.owner);
+            async move {
+                let of = (&volume.read.volume, &volume.read.snapshot);
+                let listing = Arc::clone(&volume.source);
+                let reader = Reader::open(context, transport, owner, of, listing).await?;
+                read_volume(context, media, &session, sealer, &volume, reader.source()).await?;
+                reader.close(context).await
+            }
         })
         .buffer_unordered(VOLUMES_AT_ONCE)
         .try_collect::<Vec<()>>()
         .await?;
 
     context.enter("seal");
-    let metadata = serde_json::to_vec(&metadata(context, what.about, &reading, transport)).map_err(|error| {
-        TransferError::new(ErrorClass::Internal, format!("write the recovery point's metadata: {error}"))
-    })?;
+    let metadata =
+        serde_json::to_vec(&metadata(context, what.about, &reading, transport)).map_err(|error| {
+            TransferError::new(ErrorClass::Internal, format!("write the recovery point's metadata: {error}"))
+        })?;
     let (id, stored_bytes) = session.seal(metadata.clone()).await.map_err(plan_again)?;
     context.count_stored(stored_bytes);
     record(context, &reading, id, metadata, stored_bytes).await?;
@@ -158,8 +189,9 @@ async fn read_volume(
     session: &Arc<Session>,
     sealer: Arc<Sealer>,
     volume: &PlannedVolume,
+    source: Arc<dyn BlockSource>,
 ) -> Result<(), TransferError> {
-    let PlannedVolume { read, source } = volume;
+    let read = &volume.read;
     let name = read.volume.to_string();
     let base: Option<Arc<dyn BaseLeaves>> = match &read.base {
         Some((point, _)) => {
@@ -169,7 +201,7 @@ async fn read_volume(
     };
     let sink: Arc<dyn ChunkSink> = Arc::new(session.volume(&name, Arc::clone(&sealer)));
     back_up_volume(
-        Arc::clone(source),
+        source,
         sink,
         base,
         sealer,
@@ -284,12 +316,5 @@ mod tests {
         assert_eq!(after(ErrorClass::AccessDenied).class, ErrorClass::AccessDenied);
         assert_eq!(after(ErrorClass::StaleFence).class, ErrorClass::StaleFence);
         assert_eq!(after(ErrorClass::Cancelled), TransferError::new(ErrorClass::Cancelled, "it is gone"));
-    }
-
-    #[test]
-    fn a_wish_that_cannot_be_kept_is_refused() {
-        assert_eq!(transport(TransportWish::Automatic), Ok(Transport::EbsDirect));
-        let refused = transport(TransportWish::HotAdd).unwrap_err();
-        assert!(refused.message.contains("hot_add"), "{refused}");
     }
 }

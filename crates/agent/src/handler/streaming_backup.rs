@@ -16,7 +16,7 @@ use snapferry_transfer::TransferError;
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{ObjectKind, Purpose};
 use snapferry_types::spec::{ReadAs, StreamingBackupSpec};
-use snapferry_types::{RecoveryPointId, SnapshotId};
+use snapferry_types::{RecoveryPointId, SnapshotId, Transport};
 use snapferry_wire::v1;
 
 use super::checkpoint::Checkpoint;
@@ -28,7 +28,6 @@ pub(super) async fn run(
     context: &Arc<TaskContext>,
     spec: &StreamingBackupSpec,
 ) -> Result<Vec<v1::Made>, TransferError> {
-    let transport = store::transport(spec.transport)?;
     let account = context.tenant(SessionScope::Backup).await?;
     let mut checkpoint = Checkpoint::read(context)?;
     let media = context.media_agent().await?;
@@ -36,18 +35,21 @@ pub(super) async fn run(
         return finish(context, spec, id).await;
     }
     let seen = snapshot::see(context, &account, &spec.instance, &mut checkpoint).await?;
-    if spec.read_as == ReadAs::Service {
+    let base = spec.base.clone().filter(|_| !spec.full);
+    let is_incremental = base.is_some();
+    let transport =
+        store::transport(context, spec.transport, &seen.config, is_incremental, &mut checkpoint).await?;
+    if spec.read_as == ReadAs::Service || transport == Transport::HotAdd {
         share::check(&account, &seen.config).await?;
     }
-    let snapshots =
-        snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;
-    let base = spec.base.clone().filter(|_| !spec.full);
+    let snapshots = snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;
     let of_volumes: Vec<_> =
         snapshots.taken.iter().map(|one| (one.volume.clone(), one.snapshot.clone())).collect();
     let of_base = base.iter().flat_map(|base| &base.snapshots);
     let to_read: Vec<SnapshotId> =
         of_volumes.iter().chain(of_base).map(|(_, snapshot)| snapshot.clone()).collect();
     let what = ToStore {
+        owner: account.clone(),
         reader: reader(context, &account, spec.read_as, &to_read).await?,
         snapshots: of_volumes,
         base,
@@ -87,11 +89,7 @@ async fn finish(
     id: RecoveryPointId,
 ) -> Result<Vec<v1::Made>, TransferError> {
     share::take_back(context).await?;
-    let own = context.ledger.existing(
-        ObjectKind::Snapshot,
-        Purpose::BackupSource,
-        spec.instance.as_str(),
-    );
+    let own = context.ledger.existing(ObjectKind::Snapshot, Purpose::BackupSource, spec.instance.as_str());
     store::drop_superseded(context, own.await.map(|entry| entry.id)).await?;
     Ok(vec![made("recovery_point", id, &spec.instance)])
 }

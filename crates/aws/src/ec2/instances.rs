@@ -26,10 +26,6 @@ pub struct DescribedInstance {
     pub state: String,
     /// What a backup will leave out or fail at, in sentences for the job.
     pub notes: Vec<String>,
-    /// Marketplace product codes: its root volume cannot be attached elsewhere.
-    pub product_codes: Vec<String>,
-    /// The Outpost it runs on.
-    pub outpost_arn: Option<String>,
     /// Its EBS volumes as they are, with state and attachments, by device name as in the configuration.
     pub volumes: Vec<DescribedVolume>,
 }
@@ -76,9 +72,6 @@ pub async fn describe_instance(account: &Account, id: &InstanceId) -> Result<Des
         return Err(AwsError::NotFound { what: "instance", id: format!("{id} (terminated)") });
     }
     let found = volumes_of(account, &asked, &instance).await?;
-    let codes = instance.product_codes().iter().filter_map(|code| code.product_code_id());
-    let product_codes = codes.map(ToOwned::to_owned).collect();
-    let outpost_arn = instance.outpost_arn().filter(|arn| !arn.is_empty()).map(ToOwned::to_owned);
     let (config, mut notes) = config_of(account, &asked, instance, &found)?;
     if config.volumes.is_empty() {
         return Err(asked.invalid("NoVolumes", "it has no EBS volumes: there is nothing to back up"));
@@ -88,7 +81,7 @@ pub async fn describe_instance(account: &Account, id: &InstanceId) -> Result<Des
     for volume in volumes.iter().filter(|volume| volume.state == "error") {
         notes.push(format!("volume {} is in state error: AWS takes no snapshots of it", volume.id));
     }
-    Ok(DescribedInstance { config, state, notes, product_codes, outpost_arn, volumes })
+    Ok(DescribedInstance { config, state, notes, volumes })
 }
 
 /// The state of an instance: `pending`, `running`, `stopped`, …
@@ -184,6 +177,8 @@ fn config_of(
     }
     let id = instance.instance_id.as_deref().ok_or_else(|| asked.lacks("InstanceId"))?;
     let os = os_of(&instance);
+    let codes = instance.product_codes().iter().filter_map(|code| code.product_code_id());
+    let product_codes = codes.map(ToOwned::to_owned).collect();
     let placement = instance.placement.unwrap_or_else(|| Placement::builder().build());
     let mut network_interfaces: Vec<NetworkInterface> =
         instance.network_interfaces.unwrap_or_default().into_iter().filter_map(interface).collect();
@@ -212,6 +207,8 @@ fn config_of(
         ebs_optimized: instance.ebs_optimized.unwrap_or(false),
         root_device_name: instance.root_device_name.ok_or_else(|| asked.lacks("RootDeviceName"))?,
         network_interfaces,
+        product_codes,
+        outpost_arn: instance.outpost_arn.filter(|arn| !arn.is_empty()),
         tags: told(instance.tags),
         volumes: mapped,
     };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, IamInstanceProfileSpecification, InstanceNetworkInterfaceSpecification, InstanceType, Placement,
-    ResourceType, Tenancy,
+    BlockDeviceMapping, EbsBlockDevice, IamInstanceProfileSpecification,
+    InstanceNetworkInterfaceSpecification, InstanceType, Placement, ResourceType, Tenancy,
 };
 use snapferry_types::InstanceId;
 use snapferry_types::aws::Tag;

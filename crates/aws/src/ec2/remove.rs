@@ -1,7 +1,8 @@
 //! Removing an object that the ledger names: the one place that knows how each kind goes.
 
 use snapferry_types::ledger::ObjectKind;
-use snapferry_types::{AccountId, SnapshotId};
+use snapferry_types::{AccountId, SnapshotId, VolumeId};
+use tokio_util::sync::CancellationToken;
 
 use crate::ec2;
 use crate::error::{Asked, AwsError};
@@ -15,7 +16,7 @@ pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Res
     let removed = match kind {
         ObjectKind::Instance => ec2::terminate_instance(account, &parse(kind, id)?).await,
         ObjectKind::Image => ec2::deregister_image(account, id).await,
-        ObjectKind::Volume => ec2::delete_volume(account, &parse(kind, id)?).await,
+        ObjectKind::Volume => remove_volume(account, &parse(kind, id)?).await,
         ObjectKind::Snapshot => ec2::delete_snapshot(account, &parse(kind, id)?).await,
         ObjectKind::Share => {
             let (snapshot, with) = parse_share(id)?;
@@ -29,6 +30,17 @@ pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Res
         Err(AwsError::NotFound { .. }) => Ok(()),
         other => other,
     }
+}
+
+/// Deletes a volume; one that a node, which may be gone, still has attached is taken off it.
+async fn remove_volume(account: &Account, volume: &VolumeId) -> Result<(), AwsError> {
+    match ec2::delete_volume(account, volume).await {
+        Err(AwsError::Busy { .. }) => {}
+        other => return other,
+    }
+    ec2::detach_volume(account, volume, true).await?;
+    ec2::wait_volume_detached(account, volume, &CancellationToken::new()).await?;
+    ec2::delete_volume(account, volume).await
 }
 
 /// The id of a share in the ledger.

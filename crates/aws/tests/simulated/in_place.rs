@@ -45,7 +45,7 @@ async fn an_instance_is_described_with_the_state_of_its_volumes() {
     for (described, config) in described.volumes.iter().zip(&described.config.volumes) {
         assert_eq!((&described.id, described.state.as_str()), (&config.volume_id, "in-use"));
     }
-    assert_eq!((described.product_codes.len(), described.outpost_arn), (0, None));
+    assert_eq!((described.config.product_codes.len(), described.config.outpost_arn), (0, None));
 }
 
 #[tokio::test]

@@ -310,5 +310,6 @@ fn draft(work: Work, hypervisor: HypervisorId, region: Region) -> TaskRow {
         finished_epoch: None,
         started_ms: None,
         finished_ms: None,
+        failures: 0,
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use snapferry_api::Page;
-use snapferry_api::job::{
-    Attempt, CreateJob, Job, JobQuery, JobState, JobSummary, Note, Priority, Task,
-};
+use snapferry_api::job::{Attempt, CreateJob, Job, JobQuery, JobState, JobSummary, Note, Priority, Task};
 use snapferry_types::{HypervisorId, JobId, TaskKind, TaskState};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;

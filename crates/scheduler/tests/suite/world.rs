@@ -369,6 +369,8 @@ pub(crate) fn meta(spec: &TaskSpec, instance: &str, snapshot: &str, at_ms: u64) 
             ebs_optimized: false,
             root_device_name: "/dev/xvda".to_owned(),
             network_interfaces: Vec::new(),
+            product_codes: Vec::new(),
+            outpost_arn: None,
             tags: Vec::new(),
             volumes: Vec::new(),
         },

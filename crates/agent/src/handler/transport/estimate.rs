@@ -1,0 +1,118 @@
+//! What moving blocks takes, by list prices and default quotas: close enough to choose by, no bill.
+
+use std::fmt;
+
+use snapferry_types::Transport;
+
+use crate::config::Prices;
+
+/// Requests a second that an account may make by default, less a little.
+const DIRECT_BLOCKS_PER_SECOND: f64 = 990.0;
+/// Reading a volume that was just made of a snapshot fetches its blocks for the first time.
+const HOT_ADD_READ_MIB_PER_SECOND: f64 = 150.0;
+/// A new gp3 volume at 250 MiB/s.
+const HOT_ADD_WRITE_MIB_PER_SECOND: f64 = 230.0;
+/// Sharing, making, attaching, detaching and deleting a volume.
+const HOT_ADD_SECONDS: f64 = 90.0;
+/// Its snapshot and the tenant's copy of that, on top when writing.
+const HOT_ADD_WRITE_SECONDS: f64 = 240.0;
+/// Making the image and uploading it, and what EC2 does with it.
+const IMPORT_MIB_PER_SECOND: f64 = 60.0;
+const IMPORT_SECONDS: f64 = 600.0;
+const MIB_PER_BLOCK: f64 = 0.5;
+const HOURS_PER_MONTH: f64 = 730.0;
+
+/// How much there is to move.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Amount {
+    /// Whether blocks are written to AWS; else they are read from it.
+    pub(super) writes: bool,
+    /// Blocks of 512 KiB to move.
+    pub(super) blocks: u64,
+    /// Size of the volumes in GiB.
+    pub(super) size_gib: u64,
+    /// How many volumes.
+    pub(super) n_volumes: u32,
+}
+
+/// What a transport takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Estimate {
+    /// Seconds.
+    pub(super) seconds: f64,
+    /// US dollars.
+    pub(super) dollars: f64,
+}
+
+impl Estimate {
+    /// Of moving `amount`.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(super) fn of(transport: Transport, amount: &Amount, prices: &Prices) -> Self {
+        let blocks = amount.blocks as f64;
+        let gib_hours = |seconds: f64| amount.size_gib as f64 * seconds / 3_600.0;
+        match transport {
+            Transport::EbsDirect => {
+                let per_thousand =
+                    if amount.writes { prices.put_per_thousand } else { prices.get_per_thousand };
+                let seconds = 5.0 + blocks / DIRECT_BLOCKS_PER_SECOND;
+                Self { seconds, dollars: blocks / 1_000.0 * per_thousand }
+            }
+            Transport::HotAdd => {
+                let (rate, extra) = if amount.writes {
+                    (HOT_ADD_WRITE_MIB_PER_SECOND, HOT_ADD_WRITE_SECONDS)
+                } else {
+                    (HOT_ADD_READ_MIB_PER_SECOND, 0.0)
+                };
+                let each = HOT_ADD_SECONDS * f64::from(amount.n_volumes.max(1));
+                let seconds = each + extra + blocks * MIB_PER_BLOCK / rate;
+                let dollars = gib_hours(seconds) / HOURS_PER_MONTH * prices.volume_gib_month;
+                Self { seconds, dollars }
+            }
+            Transport::Import => {
+                let seconds = IMPORT_SECONDS + blocks * MIB_PER_BLOCK / IMPORT_MIB_PER_SECOND;
+                let gib = blocks * MIB_PER_BLOCK / 1_024.0;
+                let dollars = gib * seconds / 3_600.0 / HOURS_PER_MONTH * prices.s3_gib_month;
+                Self { seconds, dollars }
+            }
+        }
+    }
+
+    /// One number to compare by: dollars, with time at a price.
+    pub(super) fn weight(&self, prices: &Prices) -> f64 {
+        self.dollars + self.seconds / 3_600.0 * prices.hour
+    }
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.seconds < 120.0 {
+            write!(f, "{:.0} s, ${:.3}", self.seconds, self.dollars)
+        } else {
+            write!(f, "{:.0} min, ${:.3}", self.seconds / 60.0, self.dollars)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIB: Amount = Amount { writes: false, blocks: 2_097_152, size_gib: 1_024, n_volumes: 1 };
+
+    #[test]
+    fn a_tebibyte_costs_what_the_price_list_says() {
+        let read = Estimate::of(Transport::EbsDirect, &TIB, &Prices::default());
+        assert!((read.dollars - 6.29).abs() < 0.01 && (read.seconds / 60.0 - 35.3).abs() < 0.5, "{read}");
+        let write = Estimate::of(Transport::EbsDirect, &Amount { writes: true, ..TIB }, &Prices::default());
+        assert!((write.dollars - 12.58).abs() < 0.01, "{write}");
+    }
+
+    #[test]
+    fn few_changes_go_by_ebs_direct_and_a_full_large_volume_by_hot_add() {
+        let prices = Prices::default();
+        let weight = |transport, amount: &Amount| Estimate::of(transport, amount, &prices).weight(&prices);
+        let few = Amount { blocks: 2_000, ..TIB };
+        assert!(weight(Transport::EbsDirect, &few) < weight(Transport::HotAdd, &few));
+        assert!(weight(Transport::EbsDirect, &TIB) > weight(Transport::HotAdd, &TIB));
+    }
+}

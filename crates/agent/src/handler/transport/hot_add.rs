@@ -1,0 +1,256 @@
+//! A volume of the service account on this node: made, attached, found as a device; and let go again.
+//!
+//! Runs twice: CreateVolume has a client token, attaching what is attached is done. Dies at any step: the volume is in
+//! the ledger; the next attempt attaches it here, by force where the last node still has it, which also ends whatever
+//! that one was writing. One in another zone is removed and made anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapferry_aws::ec2::{self, NewVolume};
+use snapferry_aws::{Account, AwsError, SessionScope};
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::instance::OsFamily;
+use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
+use snapferry_types::{SnapshotId, VolumeId};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::super::clean;
+use super::super::objects::{self, parse_one};
+use crate::config::HotAddConfig;
+use crate::context::TaskContext;
+
+/// A device appears within seconds of its attachment.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(60);
+const DEVICE_POLL: Duration = Duration::from_millis(100);
+
+/// What HotAdd needs of this node; its tasks share it.
+#[derive(Debug)]
+pub(crate) struct HotAddNode {
+    config: HotAddConfig,
+    zone: String,
+    os: OsFamily,
+    /// Volumes that may be attached at the same time.
+    attachments: Arc<Semaphore>,
+    /// Device names are found and taken one at a time.
+    naming: Mutex<()>,
+}
+
+/// A volume on this node.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// The ledger entry of the volume.
+    pub(super) entry: LedgerEntry,
+    /// The volume.
+    pub(super) volume: VolumeId,
+    /// The device.
+    pub(super) device: PathBuf,
+    /// Whether an earlier attempt had made it, so that its marks hold for it.
+    pub(super) was_there: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    /// Tells it apart within the task.
+    pub(super) label: &'a str,
+    /// Its content; blank when absent.
+    pub(super) snapshot: Option<&'a SnapshotId>,
+    /// Size in GiB.
+    pub(super) size_gib: u32,
+    /// Its key; plain when absent and the snapshot is.
+    pub(super) kms_key_id: Option<String>,
+}
+
+impl HotAddNode {
+    /// A node in `zone`.
+    #[must_use]
+    pub(crate) fn new(config: HotAddConfig, zone: String, os: OsFamily) -> Self {
+        let attachments = Arc::new(Semaphore::new(usize::from(config.max_attachments)));
+        Self { config, zone, os, attachments, naming: Mutex::new(()) }
+    }
+
+    /// Makes the volume and attaches it. Waits while the node has as many attached as it may.
+    ///
+    /// # Errors
+    /// [`TransferError`] that names volume and node.
+    pub(super) async fn attach(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        wanted: &Wanted<'_>,
+    ) -> Result<Attached, TransferError> {
+        let permit = tokio::select! {
+            () = context.stop.token().cancelled() => return Err(TransferError::cancelled()),
+            permit = Arc::clone(&self.attachments).acquire_owned() => {
+                permit.expect("the semaphore of attachments is never closed")
+            }
+        };
+        self.drop_elsewhere(context, service, wanted.label).await?;
+        let was_there =
+            context.ledger.existing(ObjectKind::Volume, Purpose::Transport, wanted.label).await.is_some();
+        let entry = self.create(context, service, wanted).await?;
+        let volume: VolumeId = parse_one(&entry)?;
+        self.attach_here(context, service, &volume)
+            .await
+            .map_err(|error| error.context(format!("attach {volume} to {}", self.config.instance_id)))?;
+        let device = self.find_device(context, &volume).await?;
+        tracing::info!(%volume, device = %device.display(), "volume attached");
+        Ok(Attached { entry, volume, device, was_there, _permit: permit })
+    }
+
+    /// Takes the volume off and deletes it.
+    ///
+    /// # Errors
+    /// [`TransferError`]; the ledger has it.
+    pub(super) async fn remove(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        attached: Attached,
+    ) -> Result<(), TransferError> {
+        self.detach(context, service, &attached.volume).await?;
+        clean::remove(context, &attached.entry, context.stop.token()).await
+    }
+
+    /// Takes the volume off, and keeps it.
+    ///
+    /// # Errors
+    /// [`TransferError`].
+    pub(super) async fn detach(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        volume: &VolumeId,
+    ) -> Result<(), TransferError> {
+        ec2::detach_volume(service, volume, false).await?;
+        ec2::wait_volume_detached(service, volume, context.stop.token()).await?;
+        Ok(())
+    }
+
+    /// A volume of an earlier attempt in another zone is no use here.
+    async fn drop_elsewhere(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        label: &str,
+    ) -> Result<(), TransferError> {
+        let known = context.ledger.existing(ObjectKind::Volume, Purpose::Transport, label).await;
+        let Some(entry) = known.filter(|entry| !entry.object_ids.is_empty()) else { return Ok(()) };
+        let is_usable = match ec2::describe_volume(service, &parse_one(&entry)?).await {
+            Ok(volume) => volume.zone == self.zone && volume.state != "error",
+            Err(AwsError::NotFound { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if is_usable { Ok(()) } else { clean::remove(context, &entry, context.stop.token()).await }
+    }
+
+    async fn create(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        wanted: &Wanted<'_>,
+    ) -> Result<LedgerEntry, TransferError> {
+        let create = |entry: LedgerEntry| {
+            let new = NewVolume {
+                snapshot: wanted.snapshot.cloned(),
+                availability_zone: self.zone.clone(),
+                size_gib: Some(wanted.size_gib),
+                volume_type: "gp3".to_owned(),
+                iops: None,
+                throughput_mibps: Some(250),
+                encrypted: wanted.kms_key_id.is_some(),
+                kms_key_id: wanted.kms_key_id.clone(),
+                tags: context.ledger.tags(&entry),
+                client_token: entry.id.to_string(),
+            };
+            async move { Ok(vec![ec2::create_volume(service, &new).await?.into()]) }
+        };
+        let what = (ObjectKind::Volume, Purpose::Transport, wanted.label);
+        let entry = objects::ensure(context, service, what, create).await?;
+        Ok(entry)
+    }
+
+    async fn attach_here(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        volume: &VolumeId,
+    ) -> Result<(), TransferError> {
+        let stop = context.stop.token();
+        let here = self.config.instance_id.as_str();
+        let described = ec2::describe_volume(service, volume).await?;
+        let is_here = |instance: &Option<snapferry_types::InstanceId>| {
+            instance.as_ref().is_some_and(|instance| instance.as_str() == here)
+        };
+        if described.attachments.iter().any(|one| is_here(&one.instance) && one.state != "detaching") {
+            return Ok(ec2::wait_volume_attached(service, volume, &self.config.instance_id, stop).await?);
+        }
+        if !described.attachments.is_empty() {
+            // The node of an earlier attempt, which has lost its lease, may hold on to it.
+            ec2::detach_volume(service, volume, true).await?;
+            ec2::wait_volume_detached(service, volume, stop).await?;
+        }
+        ec2::wait_volume_available(service, volume, stop).await?;
+        let _one_name_at_a_time = self.naming.lock().await;
+        let node = ec2::describe_instance(service, &self.config.instance_id).await?;
+        let taken: Vec<String> =
+            node.config.volumes.iter().map(|volume| volume.device_name.clone()).collect();
+        let device = ec2::free_device_name(&taken, self.os).ok_or_else(|| {
+            let text = format!("all device names of {here} are taken by {} volumes", taken.len());
+            TransferError::new(ErrorClass::Unavailable, text)
+        })?;
+        ec2::attach_volume(service, volume, &self.config.instance_id, &device).await?;
+        ec2::wait_volume_attached(service, volume, &self.config.instance_id, stop).await?;
+        Ok(())
+    }
+
+    async fn find_device(&self, context: &TaskContext, volume: &VolumeId) -> Result<PathBuf, TransferError> {
+        let path = device_path(&self.config.device_dir, volume);
+        let until = Instant::now() + DEVICE_TIMEOUT;
+        while !tokio::fs::try_exists(&path).await.unwrap_or(false) {
+            if Instant::now() >= until {
+                let text = format!(
+                    "{volume} is attached to {} but {} did not appear: is this process running on that instance, \
+                     and is device_dir right?",
+                    self.config.instance_id,
+                    path.display()
+                );
+                return Err(TransferError::new(ErrorClass::Unavailable, text));
+            }
+            tokio::select! {
+                () = context.stop.token().cancelled() => return Err(TransferError::cancelled()),
+                () = tokio::time::sleep(DEVICE_POLL) => {}
+            }
+        }
+        Ok(path)
+    }
+}
+
+/// The session of the service account that makes and attaches volumes.
+///
+/// # Errors
+/// [`TransferError`].
+pub(super) async fn service(context: &TaskContext) -> Result<Account, TransferError> {
+    context.service(SessionScope::HotAdd).await
+}
+
+/// The name that udev gives an EBS volume on a Nitro instance.
+fn device_path(dir: &Path, volume: &VolumeId) -> PathBuf {
+    dir.join(format!("nvme-Amazon_Elastic_Block_Store_{}", volume.as_str().replace('-', "")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_found_by_the_name_that_udev_gives_it() {
+        let volume = "vol-0123456789abcdef0".parse().unwrap();
+        let path = device_path(Path::new("/dev/disk/by-id"), &volume);
+        assert_eq!(path, Path::new("/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0"));
+    }
+}

@@ -1,0 +1,177 @@
+//! Import: the volume's content as a disk image in S3, of which EC2 makes a snapshot of the service account.
+//!
+//! Runs twice, or dies at:
+//! - the image: its partial file is gone on with from the mark on the node that began it; else begun anew.
+//! - the upload: parts of an upload that broke off are aborted, and it begins anew.
+//! - ImportSnapshot: its client token makes the repeat find the same task; what that makes goes with the task's entry.
+//! - afterwards: image file and object are removed, as often as needed.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use snapferry_aws::ec2::{self, ImportFormat, NewImport};
+use snapferry_aws::{Account, S3};
+use snapferry_media_agent::client::MediaClient;
+use snapferry_transfer::{DiskImage, ErrorClass, TransferError, TransferProgress};
+use snapferry_types::ImageFormat;
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
+
+use super::super::clean;
+use super::super::marks::Marks;
+use super::super::objects::{self, parse_one};
+use super::super::stage::ToStage;
+use super::write::{importer, write_to};
+use crate::config::ImportConfig;
+use crate::context::TaskContext;
+
+/// Bytes of parts that are on their way at the same time.
+const UPLOAD_IN_FLIGHT: u64 = 64 << 20;
+
+/// Makes the snapshot; answers it with the session that owns it.
+///
+/// # Errors
+/// [`TransferError`] that names bucket, file or import task.
+pub(super) async fn run(
+    context: &Arc<TaskContext>,
+    media: &MediaClient,
+    what: &ToStage,
+    marks: &Marks,
+) -> Result<(Account, LedgerEntry), TransferError> {
+    let config = context.shared.import.as_ref().ok_or_else(|| {
+        TransferError::new(
+            ErrorClass::Invalid,
+            "there is no bucket for disk images ([agent.import] is not set)",
+        )
+    })?;
+    let service = importer(context).await?;
+    let label = format!("write {}", what.volume.volume_id);
+    let snapshot = (ObjectKind::Snapshot, Purpose::Transport, label.as_str());
+    if let Some(entry) = context.ledger.existing(snapshot.0, snapshot.1, snapshot.2).await
+        && entry.state == LedgerState::Made
+    {
+        return Ok((service, entry));
+    }
+    let bucket = S3::open(&service, &config.bucket)?;
+    bucket.check_region(service.region()).await?;
+    let key = format!("{}/{}.vmdk", context.spec.task, what.volume.volume_id);
+    let object_id = format!("{}/{key}", config.bucket);
+    let object_what = (ObjectKind::S3Object, Purpose::Transport, object_id.as_str());
+    let image = image_path(context, config, what);
+    let object = objects::ensure_named(context, &service, object_what, &object_id, || async {
+        write_image(context, media, what, marks, &image).await?;
+        context.enter("upload");
+        bucket.abort_uploads(&key).await?;
+        let path = image.with_extension(ImageFormat::Vmdk.as_str());
+        bucket.upload_file(&path, &key, UPLOAD_IN_FLIGHT, |_sent, _total| (), context.stop.token()).await?;
+        Ok(())
+    })
+    .await?;
+    context.enter("import");
+    let task = start(context, &service, config, &key, what, &label).await?;
+    let task_id: String = parse_one(&task)?;
+    let imported = ec2::wait_import(&service, &task_id, |_| (), context.stop.token()).await?;
+    let tag = |entry: LedgerEntry| {
+        let (service, imported, tags) = (&service, imported.clone(), context.ledger.tags(&entry));
+        async move {
+            // What an import makes carries no tags.
+            ec2::create_tags(service, imported.as_str(), &tags).await?;
+            Ok(vec![imported.into()])
+        }
+    };
+    let entry = objects::ensure(context, &service, snapshot, tag).await?;
+    clean::remove(context, &object, context.stop.token()).await?;
+    context.ledger.moved(&task, LedgerState::Gone).await?;
+    remove_file(&image).await;
+    Ok((service, entry))
+}
+
+async fn start(
+    context: &TaskContext,
+    service: &Account,
+    config: &ImportConfig,
+    key: &str,
+    what: &ToStage,
+    label: &str,
+) -> Result<LedgerEntry, TransferError> {
+    let create = |entry: LedgerEntry| {
+        let encrypted = what.config.encrypted;
+        let new = NewImport {
+            bucket: config.bucket.clone(),
+            key: key.to_owned(),
+            format: ImportFormat::Vmdk,
+            description: format!("Snapferry restore of {}", what.volume.volume_id),
+            encrypted,
+            kms_key_id: context.shared.transit_kms_key_id.clone().filter(|_| encrypted),
+            role_name: config.role.clone(),
+            tags: context.ledger.tags(&entry),
+            client_token: entry.id.to_string(),
+        };
+        async move { Ok(vec![ec2::import_snapshot(service, &new).await?]) }
+    };
+    objects::ensure(context, service, (ObjectKind::ImportTask, Purpose::Transport, label), create).await
+}
+
+/// Writes the disk image into the staging folder.
+async fn write_image(
+    context: &Arc<TaskContext>,
+    media: &MediaClient,
+    what: &ToStage,
+    marks: &Marks,
+    path: &Path,
+) -> Result<(), TransferError> {
+    let path = path.with_extension(ImageFormat::Vmdk.as_str());
+    if tokio::fs::try_exists(&path).await.unwrap_or(false) {
+        // Whole: it has its name only then, and the folder is this task's alone.
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        tokio::fs::create_dir_all(folder).await.map_err(|error| {
+            let text = format!("make the staging folder {}: {error}", folder.display());
+            TransferError::new(ErrorClass::StorageFull, text)
+        })?;
+    }
+    // EC2 imports whole GiB; the volume has them.
+    let n_blocks = what.volume.n_blocks;
+    let image = DiskImage::open_or_create(&path, snapferry_transfer::ImageFormat::Vmdk, n_blocks)?;
+    let from_leaf = if image.is_new() { 0 } else { marks.resume_leaf(&what.volume.volume_id) };
+    write_to(context, media, what, image.target(), from_leaf, marks)
+        .await
+        .map_err(|error| error.context(format!("write the disk image {}", path.display())))?;
+    image.finish(Arc::new(TransferProgress::default()), context.stop.token().clone()).await?;
+    Ok(())
+}
+
+fn image_path(context: &TaskContext, config: &ImportConfig, what: &ToStage) -> PathBuf {
+    config.staging_dir.join(context.spec.task.to_string()).join(what.volume.volume_id.as_str())
+}
+
+/// Removes a volume's image file, and the task's folder when that was the last.
+async fn remove_file(path: &Path) {
+    let whole = path.with_extension(ImageFormat::Vmdk.as_str());
+    if let Err(error) = tokio::fs::remove_file(&whole).await
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(file = %whole.display(), %error, "staged disk image not removed");
+    }
+    if let Some(folder) = path.parent() {
+        // Images of the task's other volumes may still be there.
+        let _last_one_removes_it = tokio::fs::remove_dir(folder).await;
+    }
+}
+
+/// Removes the image files of a task on this node.
+///
+/// # Errors
+/// [`TransferError`] that names the folder.
+pub(in super::super) async fn clean_up(context: &TaskContext) -> Result<(), TransferError> {
+    let Some(config) = &context.shared.import else { return Ok(()) };
+    let folder = config.staging_dir.join(context.spec.task.to_string());
+    match tokio::fs::remove_dir_all(&folder).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let text = format!("remove the staging folder {}: {error}", folder.display());
+            Err(TransferError::new(ErrorClass::Unavailable, text))
+        }
+        _ => Ok(()),
+    }
+}
