@@ -49,9 +49,9 @@ pub(super) fn plan(
         }
         let is_own = |one: &&Snapshot| one.account == account && one.region == region;
         let key = match (key, source.filter(is_own).and_then(|one| one.kms_key.clone())) {
-            (Some(key), _) => state
-                .find_key(account, region, key, now)
-                .unwrap_or_else(|| full_arn(account, region, key)),
+            (Some(key), _) => {
+                state.find_key(account, region, key, now).unwrap_or_else(|| full_arn(account, region, key))
+            }
             (None, Some(of_source)) => of_source,
             (None, None) => state.default_key(account, region, now),
         };

@@ -304,10 +304,7 @@ async fn serve_kms(
     let body = read_body(&mut signed, body).await?;
     let caller = context.authenticate(&signed)?;
     let action = kms_action(&parts).ok_or_else(|| kms::unknown_operation(""))?;
-    let plan = context
-        .faults
-        .before_call(Call::new("kms", action, &caller.account, &signed.region))
-        .await?;
+    let plan = context.faults.before_call(Call::new("kms", action, &caller.account, &signed.region)).await?;
     let text = kms::call(context, &caller, &signed.region, action, &body)?;
     Ok(reply::json(text, &plan))
 }

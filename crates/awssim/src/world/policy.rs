@@ -312,7 +312,12 @@ mod tests {
             let policy = json!({ "Statement": [{ "Effect": "Allow", "Action": "kms:De*", "Resource": "*",
                 "Principal": principal }] });
             let session = "arn:aws:sts::111122223333:assumed-role/backup/s";
-            resource_says(&policy, "111122223333", session, &Asked::new("kms:Decrypt", "arn:aws:kms:r:a:key/k"))
+            resource_says(
+                &policy,
+                "111122223333",
+                session,
+                &Asked::new("kms:Decrypt", "arn:aws:kms:r:a:key/k"),
+            )
         };
         assert_eq!(says(json!("*")), Said::Allowed);
         assert_eq!(says(json!({ "AWS": "arn:aws:iam::111122223333:role/backup" })), Said::Allowed);

@@ -112,10 +112,9 @@ impl Snapshot {
         match self.step {
             SnapshotStep::Taken | SnapshotStep::Completed if now_ms >= self.ready_ms => "completed",
             SnapshotStep::Failed if now_ms >= self.ready_ms => "error",
-            SnapshotStep::Taken
-            | SnapshotStep::Completed
-            | SnapshotStep::Started
-            | SnapshotStep::Failed => "pending",
+            SnapshotStep::Taken | SnapshotStep::Completed | SnapshotStep::Started | SnapshotStep::Failed => {
+                "pending"
+            }
         }
     }
 }
