@@ -18,7 +18,7 @@ pub(crate) const BLOCK: usize = 524_288;
 /// A running simulator.
 pub(crate) struct Sim {
     pub(crate) server: Running,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// An answer, read.
@@ -38,12 +38,21 @@ pub(crate) struct Client {
 
 impl Sim {
     pub(crate) async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Stops and takes up again what was written down.
+    pub(crate) async fn restart(self) -> Self {
+        self.server.stop().await;
+        Self::open(self.dir).await
+    }
+
+    async fn open(dir: tempfile::TempDir) -> Self {
         let listen = "127.0.0.1:0".parse().unwrap();
         let server = Server::start(Config { listen, data_dir: dir.path().to_owned() }).await.unwrap();
         // Rates are not what is tested here.
         server.context().faults.set_quotas(Quotas::off());
-        Self { server, _dir: dir }
+        Self { server, dir }
     }
 
     pub(crate) fn world(&self) -> &World {

@@ -110,6 +110,27 @@ async fn a_deleted_key_is_gone_at_its_date() {
 }
 
 #[tokio::test]
+async fn keys_aliases_and_grants_outlive_a_restart() {
+    let sim = Sim::start().await;
+    let admin = sim.admin(OWNER);
+    let key = sim.world().create_key(OWNER, REGION, None);
+    assert!(sim.world().name_key(&key, "alias/kept"));
+    let grant = json!({ "KeyId": key, "GranteePrincipal": format!("arn:aws:iam::{OTHER}:root"),
+        "Operations": ["Decrypt"] });
+    let grant = admin.kms("CreateGrant", grant).await.json()["GrantId"].clone();
+    let sealed = admin.kms("GenerateDataKey", json!({ "KeyId": key, "KeySpec": "AES_256" })).await.json();
+    assert!(sim.world().set_key_state(&key, KeyState::Disabled));
+    let sim = sim.restart().await;
+    assert_eq!(sim.world().key_state(&key), Some(KeyState::Disabled));
+    let admin = sim.admin(OWNER);
+    let grants = admin.kms("ListGrants", json!({ "KeyId": "alias/kept" })).await.json();
+    assert_eq!(grants["Grants"][0]["GrantId"], grant);
+    admin.kms("EnableKey", json!({ "KeyId": "alias/kept" })).await.assert_done();
+    let opened = admin.kms("Decrypt", json!({ "CiphertextBlob": sealed["CiphertextBlob"] })).await.json();
+    assert_eq!(opened["Plaintext"], sealed["Plaintext"]);
+}
+
+#[tokio::test]
 async fn data_keys_open_with_their_context_and_move_to_another_key() {
     let sim = Sim::start().await;
     let admin = sim.admin(OWNER);
