@@ -30,7 +30,7 @@ use rules::{Active, draw};
 /// A call as rules and quotas see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// `ebs`, `ec2`, `sts`, `iam`.
+    /// `ebs`, `ec2`, `kms`, `sts`, `iam`.
     pub service: &'a str,
     /// The action's name in the service's API.
     pub action: &'a str,
@@ -369,6 +369,7 @@ fn throttle(level: Exceeded, call: &Call<'_>) -> Refusal {
         (Exceeded::Account, "ebs") => {
             ("ThrottlingException", Some("ACCOUNT_THROTTLED"), "Rate exceeded for the account.".to_owned())
         }
+        (_, "kms") => ("ThrottlingException", None, "Rate exceeded".to_owned()),
         (Exceeded::Account, _) => ("Throttling", None, "Rate exceeded".to_owned()),
         (Exceeded::Snapshot, _) => (
             "RequestThrottledException",

@@ -27,7 +27,7 @@ use crate::faults::body::ReplyBody;
 use crate::faults::{Call, Faults, Refusal};
 use crate::store::{BlockStore, StoreError};
 use crate::world::{Caller, World};
-use crate::{admin, ebs, ec2, sts};
+use crate::{admin, ebs, ec2, kms, sts};
 use form::Form;
 use sigv4::{KeyCache, Signed};
 
@@ -213,6 +213,9 @@ async fn serve(context: Arc<Context>, request: Request<Incoming>) -> Response<Re
         Ok(signed) if signed.service == "ebs" => serve_ebs(&context, signed, parts, body)
             .await
             .unwrap_or_else(|refusal| reply::error("ebs", &refusal)),
+        Ok(signed) if signed.service == "kms" => serve_kms(&context, signed, parts, body)
+            .await
+            .unwrap_or_else(|refusal| reply::error("kms", &refusal)),
         Ok(signed) => {
             let name = signed.service.clone();
             serve_query(&context, signed, parts, body)
@@ -223,7 +226,13 @@ async fn serve(context: Arc<Context>, request: Request<Incoming>) -> Response<Re
 }
 
 fn guess_service(parts: &http::request::Parts) -> &'static str {
-    if parts.uri.path().starts_with("/snapshots") { "ebs" } else { "ec2" }
+    if parts.uri.path().starts_with("/snapshots") {
+        "ebs"
+    } else if kms_action(parts).is_some() {
+        "kms"
+    } else {
+        "ec2"
+    }
 }
 
 async fn serve_ebs(
@@ -288,6 +297,25 @@ async fn serve_query(
     .await
     .unwrap_or_else(|error| Err(Refusal::new(500, "InternalError", None, error.to_string())))?;
     Ok(reply::document(done, &plan))
+}
+
+/// The action that the header of KMS's JSON protocol names.
+fn kms_action(parts: &http::request::Parts) -> Option<&str> {
+    parts.headers.get("x-amz-target")?.to_str().ok()?.strip_prefix("TrentService.")
+}
+
+async fn serve_kms(
+    context: &Arc<Context>,
+    mut signed: Signed,
+    parts: http::request::Parts,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let body = read_body(&mut signed, body).await?;
+    let caller = context.authenticate(&signed)?;
+    let action = kms_action(&parts).ok_or_else(|| kms::unknown_operation(""))?;
+    let plan = context.faults.before_call(Call::new("kms", action, &caller.account, &signed.region)).await?;
+    let text = kms::call(context, &caller, &signed.region, action, &body)?;
+    Ok(reply::json(text, &plan))
 }
 
 impl Context {

@@ -51,6 +51,7 @@ impl World {
                 started_ms: now,
                 ready_ms: now,
                 step: SnapshotStep::Completed,
+                status_message: None,
                 shared_with: Vec::new(),
                 marks: Marks::default(),
             };

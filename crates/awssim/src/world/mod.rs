@@ -5,6 +5,7 @@ mod declare;
 mod ebs;
 mod identity;
 mod inventory;
+pub(crate) mod kms;
 mod operations;
 mod place;
 pub(crate) mod policy;
@@ -19,10 +20,12 @@ use crate::faults::{Faults, Refusal};
 
 pub use identity::{AccessKey, Caller};
 pub(crate) use identity::{ActiveKey, Session, random_text};
+pub use kms::KeyState;
+pub(crate) use kms::{KeyRefusal, Via};
 pub use place::Placed;
 pub(crate) use policy::Asked;
 pub use resource::{
-    Attachment, Image, Instance, Interface, Mapping, Marks, Snapshot, SnapshotStep, Subnet, Volume,
+    Attachment, Image, Instance, Interface, Mapping, Marks, Snapshot, SnapshotStep, StateReason, Subnet, Volume,
 };
 pub(crate) use state::{KeyPair, REGIONS, State};
 

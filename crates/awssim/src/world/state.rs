@@ -1,11 +1,12 @@
 //! The whole state, as it is written down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::identity::{Key, Role, Session, User};
+use super::kms::{Alias, Grant, KmsKey};
 use super::new_id;
 use super::resource::{Image, Instance, Snapshot, Subnet, Tags, Volume};
 use crate::faults::Refusal;
@@ -33,6 +34,12 @@ pub(crate) struct State {
     pub(crate) key_pairs: BTreeMap<String, KeyPair>,
     /// Instances that this machine stands for → where their block devices appear.
     pub(crate) access_nodes: BTreeMap<String, PathBuf>,
+    /// By ARN.
+    pub(crate) kms_keys: BTreeMap<String, KmsKey>,
+    /// By the alias's ARN.
+    pub(crate) kms_aliases: BTreeMap<String, Alias>,
+    /// By id.
+    pub(crate) kms_grants: BTreeMap<String, Grant>,
     /// `account/region/action/token` → what it made, and of what parameters.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
 }
@@ -41,7 +48,10 @@ pub(crate) struct State {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct AccountState {
-    pub(crate) encryption_by_default: bool,
+    /// Regions in which new volumes and snapshots are encrypted unasked.
+    pub(crate) encrypted_regions: BTreeSet<String>,
+    /// By region: the key that EBS takes when none is named, where it is not the AWS managed one.
+    pub(crate) default_keys: BTreeMap<String, String>,
 }
 
 /// A security group.
