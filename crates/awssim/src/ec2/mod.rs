@@ -4,6 +4,7 @@
 mod attach;
 mod filter;
 mod images;
+mod import;
 mod instances;
 mod launch;
 mod mapping;
@@ -77,6 +78,9 @@ pub(crate) fn call(
         "RegisterImage" => images::register(&call),
         "DescribeImages" => images::describe(&call),
         "DeregisterImage" => images::deregister(&call),
+        "ImportSnapshot" => import::create(&call),
+        "DescribeImportSnapshotTasks" => import::describe(&call),
+        "CancelImportTask" => import::cancel(&call),
         "CreateTags" => tags::create(&call),
         "DeleteTags" => tags::delete(&call),
         "DescribeTags" => tags::describe(&call),

@@ -1,8 +1,10 @@
 //! What exists: accounts with their users, roles and sessions, and their EC2 resources. One lock, held for moments
 //! and never over the copying of blocks; a JSON file keeps everything over restarts.
 
+mod bucket;
 mod ebs;
 mod identity;
+mod import;
 mod inventory;
 mod operations;
 mod place;
@@ -16,8 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::faults::{Faults, Refusal};
 
+pub use bucket::CreateBucketError;
+pub(crate) use bucket::{Object, Part, Piece, Upload};
 pub use identity::{AccessKey, Caller};
 pub(crate) use identity::{ActiveKey, Session, random_text};
+pub(crate) use import::{ImageFormat, ImportStep, ImportTask};
 pub use place::Placed;
 pub(crate) use policy::Asked;
 pub use resource::{Attachment, Image, Instance, Interface, Mapping, Snapshot, SnapshotStep, Subnet, Volume};

@@ -80,19 +80,30 @@ pub(crate) fn evaluate(policies: &[Value], asked: &Asked) -> Option<bool> {
 
 /// Whether a trust policy lets a principal do it.
 pub(crate) fn trusts(trust: &Value, account: &str, arn: &str, asked: &Asked) -> bool {
-    let mut verdict = false;
-    for statement in statements(trust) {
-        let principals =
-            strings(statement.get("Principal").and_then(|who| who.get("AWS")).unwrap_or(&Value::Null));
-        let is_anyone = statement.get("Principal").and_then(Value::as_str) == Some("*");
-        let is_named = principals.iter().any(|who| {
+    trusts_any(trust, asked, |principal| {
+        let is_anyone = principal.as_str() == Some("*");
+        let is_named = strings(principal.get("AWS").unwrap_or(&Value::Null)).iter().any(|who| {
             who == "*"
                 || who == account
                 || who == arn
                 || *who == format!("arn:aws:iam::{account}:root")
                 || role_of_session(arn).as_deref() == Some(who.as_str())
         });
-        if !(is_anyone || is_named)
+        is_anyone || is_named
+    })
+}
+
+/// Whether a trust policy lets one of AWS's services do it, such as `vmie.amazonaws.com`.
+pub(crate) fn trusts_service(trust: &Value, service: &str, asked: &Asked) -> bool {
+    trusts_any(trust, asked, |principal| {
+        strings(principal.get("Service").unwrap_or(&Value::Null)).iter().any(|who| who == service)
+    })
+}
+
+fn trusts_any(trust: &Value, asked: &Asked, is_principal: impl Fn(&Value) -> bool) -> bool {
+    let mut verdict = false;
+    for statement in statements(trust) {
+        if !statement.get("Principal").is_some_and(&is_principal)
             || !action_matches(statement, &asked.action)
             || !conditions_hold(statement, asked)
         {
@@ -275,5 +286,17 @@ mod tests {
         assert!(!trusts(&trust, "111122223333", user, &asked));
         assert!(trusts(&trust, "111122223333", user, &asked.clone().with("sts:ExternalId", "secret")));
         assert!(!trusts(&trust, "444455556666", user, &asked.with("sts:ExternalId", "secret")));
+    }
+
+    #[test]
+    fn a_service_is_trusted_by_its_name_alone() {
+        let trust = json!({ "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
+            "Principal": { "Service": "vmie.amazonaws.com" },
+            "Condition": { "StringEquals": { "sts:Externalid": "vmimport" } } }] });
+        let asked = Asked::new("sts:AssumeRole", "*").with("sts:ExternalId", "vmimport");
+        assert!(trusts_service(&trust, "vmie.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "ec2.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "vmie.amazonaws.com", &Asked::new("sts:AssumeRole", "*")));
+        assert!(!trusts(&trust, "111122223333", "arn:aws:iam::111122223333:user/u", &asked));
     }
 }

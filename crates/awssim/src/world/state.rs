@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bucket::{Bucket, Upload};
 use super::identity::{Key, Role, Session, User};
+use super::import::ImportTask;
 use super::new_id;
 use super::resource::{Image, Instance, Snapshot, Subnet, Tags, Volume};
 use crate::faults::Refusal;
@@ -29,6 +31,11 @@ pub(crate) struct State {
     pub(crate) instances: BTreeMap<String, Instance>,
     pub(crate) subnets: BTreeMap<String, Subnet>,
     pub(crate) groups: BTreeMap<String, SecurityGroup>,
+    /// By name.
+    pub(crate) buckets: BTreeMap<String, Bucket>,
+    /// By upload id.
+    pub(crate) uploads: BTreeMap<String, Upload>,
+    pub(crate) imports: BTreeMap<String, ImportTask>,
     /// `account/region/action/token` → what it made, and of what parameters.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
 }
@@ -145,6 +152,7 @@ impl State {
         of!(snapshots);
         of!(images);
         of!(instances);
+        of!(imports);
         None
     }
 
