@@ -40,10 +40,8 @@ pub(super) fn convert(
         let bucket = state.buckets.get(&task.bucket);
         bucket.and_then(|bucket| bucket.objects.get(&task.key)).cloned()
     };
-    let object = object.ok_or_else(|| ImportError::ObjectGone {
-        bucket: task.bucket.clone(),
-        key: task.key.clone(),
-    })?;
+    let object = object
+        .ok_or_else(|| ImportError::ObjectGone { bucket: task.bucket.clone(), key: task.key.clone() })?;
     let reader = context.objects.reader(&object);
     let mut image = Image::open(reader, task.format)?;
     let size_gib = image.disk_bytes().div_ceil(GIB);

@@ -88,7 +88,8 @@ async fn run(context: &Arc<Context>, id: &str, stop: &CancellationToken) {
     let outcome = match admit(context, &task, stop).await {
         Ok(()) => {
             let (worker, stop) = (Arc::clone(context), stop.clone());
-            let converted = tokio::task::spawn_blocking(move || convert::convert(&worker, &task, &stop)).await;
+            let converted =
+                tokio::task::spawn_blocking(move || convert::convert(&worker, &task, &stop)).await;
             converted.unwrap_or_else(|error| Err(ImportError::Broken(error.to_string())))
         }
         Err(error) => Err(error),

@@ -34,9 +34,10 @@ struct Dynamic {
 
 impl<S: Source> Vhd<S> {
     pub(super) fn open(mut file: ImageFile<S>) -> Result<Self, ImageError> {
-        let end = file.size_bytes().checked_sub(FOOTER_BYTES).ok_or_else(|| {
-            file.unsupported(format!("{} bytes are less than a footer", file.size_bytes()))
-        })?;
+        let end = file
+            .size_bytes()
+            .checked_sub(FOOTER_BYTES)
+            .ok_or_else(|| file.unsupported(format!("{} bytes are less than a footer", file.size_bytes())))?;
         let mut footer = [0; 512];
         file.read("the footer", end, &mut footer)?;
         let fields = Fields(&footer);
@@ -47,7 +48,9 @@ impl<S: Source> Vhd<S> {
             if first == *b"conectix" {
                 return Err(file.damaged("the footer at the end is missing; the file may be truncated"));
             }
-            return Err(file.unsupported("no footer with the cookie `conectix` stands at the end; a fixed disk may be truncated"));
+            return Err(file.unsupported(
+                "no footer with the cookie `conectix` stands at the end; a fixed disk may be truncated",
+            ));
         }
         if !is_checksum_right(&footer, 64) {
             return Err(file.damaged("the footer's checksum is wrong"));

@@ -60,7 +60,8 @@ impl<S: Source> Vmdk<S> {
         }
         let header = Header::read(&mut file, 0)?;
         check_descriptor(&mut file, &header)?;
-        let directory = if header.directory == AT_END { read_footer(&mut file, &header)? } else { header.directory };
+        let directory =
+            if header.directory == AT_END { read_footer(&mut file, &header)? } else { header.directory };
         let n_grains = header.capacity.div_ceil(header.grain_sectors);
         let n_tables = n_grains.div_ceil(TABLE_ENTRIES);
         let directory_at = directory.saturating_mul(SECTOR);

@@ -106,7 +106,8 @@ pub(super) fn list(call: &Call<'_>) -> Answer {
     let prefix = call.target.text("prefix").unwrap_or_default();
     let found: Vec<(String, String, u64)> = {
         let state = call.context.world.read();
-        let own = state.buckets.iter().filter(|(name, one)| one.account == *account && name.starts_with(prefix));
+        let own =
+            state.buckets.iter().filter(|(name, one)| one.account == *account && name.starts_with(prefix));
         own.map(|(name, one)| (name.clone(), one.region.clone(), one.created_ms)).collect()
     };
     call.document("ListAllMyBucketsResult", |xml| {

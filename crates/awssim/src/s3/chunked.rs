@@ -135,7 +135,8 @@ impl Chunks {
 
     fn begin(&mut self, line: &str) -> Result<(), S3Error> {
         let (size, extension) = line.split_once(';').unwrap_or((line, ""));
-        let size = u64::from_str_radix(size.trim(), 16).map_err(|_| malformed("a chunk's size is no number"))?;
+        let size =
+            u64::from_str_radix(size.trim(), 16).map_err(|_| malformed("a chunk's size is no number"))?;
         self.signature = extension.trim().strip_prefix("chunk-signature=").unwrap_or_default().to_owned();
         self.hash = digest::Context::new(&digest::SHA256);
         self.step = Step::Data(size);
@@ -191,7 +192,11 @@ mod tests {
     use crate::server::sigv4::tests::documented_signer;
 
     /// Decodes a body that arrives in pieces of `step` bytes.
-    fn decode(mut chunks: Chunks, body: &[u8], step: usize) -> Result<(Vec<u8>, Vec<(String, String)>), S3Error> {
+    fn decode(
+        mut chunks: Chunks,
+        body: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, Vec<(String, String)>), S3Error> {
         let mut out = Vec::new();
         for piece in body.chunks(step) {
             chunks.push(&Bytes::copy_from_slice(piece), |data| out.extend_from_slice(&data))?;

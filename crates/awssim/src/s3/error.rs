@@ -42,7 +42,8 @@ impl S3Error {
     }
 
     pub(super) fn malformed_xml(error: impl std::fmt::Display) -> Self {
-        let message = "The XML you provided was not well-formed or did not validate against our published schema";
+        let message =
+            "The XML you provided was not well-formed or did not validate against our published schema";
         Self::new(400, "MalformedXML", format!("{message}: {error}"))
     }
 
@@ -74,8 +75,10 @@ impl S3Error {
             }
             xml.text("RequestId", &id);
         });
-        let mut response =
-            Response::builder().status(status).header("content-type", "application/xml").header("x-amz-request-id", id);
+        let mut response = Response::builder()
+            .status(status)
+            .header("content-type", "application/xml")
+            .header("x-amz-request-id", id);
         if let Some(region) = &self.region {
             response = response.header("x-amz-bucket-region", region);
         }
@@ -91,7 +94,7 @@ impl S3Error {
             "ExpiredToken" => (400, "ExpiredToken"),
             "MissingAuthenticationToken" => (403, "AccessDenied"),
             "IncompleteSignature" => (400, "AuthorizationHeaderMalformed"),
-            "Throttling" => (503, "SlowDown"),
+            "Throttling" | "RequestThrottledException" => (503, "SlowDown"),
             code => (self.refusal.status, code),
         }
     }

@@ -173,7 +173,8 @@ mod tests {
     fn only_what_is_known_survives_a_start() {
         let dir = tempfile::tempdir().unwrap();
         let files = ObjectFiles::open(dir.path().to_owned(), std::iter::empty()).unwrap();
-        let (kept, orphan, dropped) = (files.draft().unwrap(), files.draft().unwrap(), files.draft().unwrap());
+        let (kept, orphan, dropped) =
+            (files.draft().unwrap(), files.draft().unwrap(), files.draft().unwrap());
         let known = kept.piece(0).file;
         kept.keep();
         orphan.keep();

@@ -130,9 +130,7 @@ fn page(
         }
         items.push(match below {
             Some(below) => Item::Below(below.to_owned()),
-            None => {
-                Item::Object(key.clone(), object.size_bytes(), object.etag.clone(), object.modified_ms)
-            }
+            None => Item::Object(key.clone(), object.size_bytes(), object.etag.clone(), object.modified_ms),
         });
     }
     (items, false)

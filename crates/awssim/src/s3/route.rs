@@ -11,10 +11,32 @@ const MOST_KEY_BYTES: usize = 1_024;
 
 /// Parts of S3 that a request can ask for and that are not here: answering as if they were not asked for would lie.
 const NOT_HERE: [&str; 26] = [
-    "accelerate", "acl", "analytics", "attributes", "cors", "encryption", "intelligent-tiering", "inventory",
-    "legal-hold", "lifecycle", "logging", "metrics", "notification", "object-lock", "ownershipControls", "policy",
-    "publicAccessBlock", "replication", "requestPayment", "restore", "retention", "select", "tagging", "versionId",
-    "versioning", "versions",
+    "accelerate",
+    "acl",
+    "analytics",
+    "attributes",
+    "cors",
+    "encryption",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "logging",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "publicAccessBlock",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "tagging",
+    "versionId",
+    "versioning",
+    "versions",
 ];
 
 /// A call of S3.
@@ -129,9 +151,9 @@ impl Target {
     /// A number, at most `most`, which it also is when it is absent.
     pub(super) fn limit(&self, name: &str, most: usize) -> Result<usize, S3Error> {
         let Some(text) = self.text(name) else { return Ok(most) };
-        let number: usize = text
-            .parse()
-            .map_err(|_| S3Error::invalid_argument(format!("Provided {name} not an integer or not within range")))?;
+        let number: usize = text.parse().map_err(|_| {
+            S3Error::invalid_argument(format!("Provided {name} not an integer or not within range"))
+        })?;
         Ok(number.min(most))
     }
 }

@@ -109,7 +109,8 @@ fn parse_range(text: &str, size_bytes: u64) -> Option<Range<u64>> {
         return Some(size_bytes.saturating_sub(n)..size_bytes);
     }
     let first: u64 = first.parse().ok()?;
-    let end = if last.is_empty() { size_bytes } else { last.parse::<u64>().ok()?.checked_add(1)?.min(size_bytes) };
+    let end =
+        if last.is_empty() { size_bytes } else { last.parse::<u64>().ok()?.checked_add(1)?.min(size_bytes) };
     if !last.is_empty() && end <= first && first < size_bytes {
         return None;
     }

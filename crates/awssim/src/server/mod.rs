@@ -24,9 +24,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::faults::body::ReplyBody;
 use crate::faults::{Call, Faults, Refusal};
-use crate::store::{BlockStore, StoreError};
 use crate::import::{self, Imports};
 use crate::s3::ObjectFiles;
+use crate::store::{BlockStore, StoreError};
 use crate::world::{Caller, World};
 use crate::{admin, ebs, ec2, s3, sts};
 use form::Form;

@@ -32,7 +32,8 @@ impl World {
             state.instances.values().filter(is_alive).map(|one| one.id.clone()).collect(),
         );
         let buckets = state.buckets.iter().filter(|(_, one)| is_asked(&one.account));
-        let objects = buckets.flat_map(|(name, one)| one.objects.keys().map(move |key| format!("{name}/{key}")));
+        let objects =
+            buckets.flat_map(|(name, one)| one.objects.keys().map(move |key| format!("{name}/{key}")));
         kinds.insert("s3_objects", objects.collect());
         let uploads = state.uploads.iter().filter(|(_, one)| is_asked(&one.account));
         kinds.insert(
