@@ -171,7 +171,14 @@ impl Call<'_> {
                 || name.starts_with("x-amz-server-side-encryption-aws-kms-");
             is_kept.then(|| Some((name.to_owned(), value.to_str().ok()?.to_owned()))).flatten()
         });
-        Ok(headers.collect())
+        let mut headers: BTreeMap<String, String> = headers.collect();
+        // How the body travelled is no part of the object.
+        let encodings = self.header("content-encoding").unwrap_or_default().split(',').map(str::trim);
+        let own: Vec<&str> = encodings.filter(|one| !one.is_empty() && *one != "aws-chunked").collect();
+        if !own.is_empty() {
+            headers.insert("content-encoding".to_owned(), own.join(","));
+        }
+        Ok(headers)
     }
 
     /// An answer with a document.

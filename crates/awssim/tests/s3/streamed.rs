@@ -37,7 +37,8 @@ fn encode(content: &str, data: &[u8], crc32: &str, mut chunks: Chunks) -> Vec<u8
 
 async fn put(client: &Client, content: &str, data: &[u8], crc32: &str, hurt: Option<usize>) -> Response {
     let length = data.len().to_string();
-    let mut headers = vec![("x-amz-decoded-content-length", length.as_str())];
+    let mut headers =
+        vec![("content-encoding", "aws-chunked,x-own"), ("x-amz-decoded-content-length", length.as_str())];
     if content != SIGNED {
         headers.push(("x-amz-trailer", "x-amz-checksum-crc32"));
     }
@@ -72,6 +73,7 @@ async fn every_encoding_arrives_and_a_changed_byte_does_not() {
         assert_eq!(client.send(Method::HEAD, "/images/a%20key", b"").await.status(), 404);
         assert_eq!(put(&client, content, &data, &crc32, None).await.status(), 200, "{content}");
         let back = client.send(Method::GET, "/images/a%20key", b"").await;
+        assert_eq!(back.headers()["content-encoding"], "x-own");
         assert_eq!(back.bytes().await.unwrap(), data, "{content}");
         assert_eq!(client.send(Method::DELETE, "/images/a%20key", b"").await.status(), 204);
     }
