@@ -80,30 +80,19 @@ pub(crate) fn evaluate(policies: &[Value], asked: &Asked) -> Option<bool> {
 
 /// Whether a trust policy lets a principal do it.
 pub(crate) fn trusts(trust: &Value, account: &str, arn: &str, asked: &Asked) -> bool {
-    trusts_any(trust, asked, |principal| {
-        let is_anyone = principal.as_str() == Some("*");
-        let is_named = strings(principal.get("AWS").unwrap_or(&Value::Null)).iter().any(|who| {
+    let mut verdict = false;
+    for statement in statements(trust) {
+        let principals =
+            strings(statement.get("Principal").and_then(|who| who.get("AWS")).unwrap_or(&Value::Null));
+        let is_anyone = statement.get("Principal").and_then(Value::as_str) == Some("*");
+        let is_named = principals.iter().any(|who| {
             who == "*"
                 || who == account
                 || who == arn
                 || *who == format!("arn:aws:iam::{account}:root")
                 || role_of_session(arn).as_deref() == Some(who.as_str())
         });
-        is_anyone || is_named
-    })
-}
-
-/// Whether a trust policy lets one of AWS's services do it, such as `vmie.amazonaws.com`.
-pub(crate) fn trusts_service(trust: &Value, service: &str, asked: &Asked) -> bool {
-    trusts_any(trust, asked, |principal| {
-        strings(principal.get("Service").unwrap_or(&Value::Null)).iter().any(|who| who == service)
-    })
-}
-
-fn trusts_any(trust: &Value, asked: &Asked, is_principal: impl Fn(&Value) -> bool) -> bool {
-    let mut verdict = false;
-    for statement in statements(trust) {
-        if !statement.get("Principal").is_some_and(&is_principal)
+        if !(is_anyone || is_named)
             || !action_matches(statement, &asked.action)
             || !conditions_hold(statement, asked)
         {
@@ -207,6 +196,16 @@ fn strings(value: &Value) -> Vec<String> {
     }
 }
 
+/// Whether a trust policy lets one of AWS's services do it, such as `vmie.amazonaws.com`.
+pub(crate) fn trusts_service(trust: &Value, service: &str, asked: &Asked) -> bool {
+    let is_named = |statement: &&Value| {
+        let services = statement.get("Principal").and_then(|principal| principal.get("Service"));
+        strings(services.unwrap_or(&Value::Null)).iter().any(|who| who == service)
+    };
+    let about: Vec<Value> = statements(trust).into_iter().filter(is_named).cloned().collect();
+    evaluate(&[serde_json::json!({ "Statement": about })], asked) == Some(true)
+}
+
 /// `*` stands for anything, `?` for one character.
 pub(crate) fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
@@ -254,6 +253,18 @@ mod tests {
     }
 
     #[test]
+    fn a_service_is_trusted_by_its_name_alone() {
+        let trust = json!({ "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
+            "Principal": { "Service": "vmie.amazonaws.com" },
+            "Condition": { "StringEquals": { "sts:Externalid": "vmimport" } } }] });
+        let asked = Asked::new("sts:AssumeRole", "*").with("sts:ExternalId", "vmimport");
+        assert!(trusts_service(&trust, "vmie.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "ec2.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "vmie.amazonaws.com", &Asked::new("sts:AssumeRole", "*")));
+        assert!(!trusts(&trust, "111122223333", "arn:aws:iam::111122223333:user/u", &asked));
+    }
+
+    #[test]
     fn deny_wins_and_silence_is_no() {
         let asked = Asked::new("ec2:DeleteSnapshot", "arn:aws:ec2:r::snapshot/snap-1");
         let allow = json!({ "Effect": "Allow", "Action": "ec2:*", "Resource": "*" });
@@ -286,17 +297,5 @@ mod tests {
         assert!(!trusts(&trust, "111122223333", user, &asked));
         assert!(trusts(&trust, "111122223333", user, &asked.clone().with("sts:ExternalId", "secret")));
         assert!(!trusts(&trust, "444455556666", user, &asked.with("sts:ExternalId", "secret")));
-    }
-
-    #[test]
-    fn a_service_is_trusted_by_its_name_alone() {
-        let trust = json!({ "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
-            "Principal": { "Service": "vmie.amazonaws.com" },
-            "Condition": { "StringEquals": { "sts:Externalid": "vmimport" } } }] });
-        let asked = Asked::new("sts:AssumeRole", "*").with("sts:ExternalId", "vmimport");
-        assert!(trusts_service(&trust, "vmie.amazonaws.com", &asked));
-        assert!(!trusts_service(&trust, "ec2.amazonaws.com", &asked));
-        assert!(!trusts_service(&trust, "vmie.amazonaws.com", &Asked::new("sts:AssumeRole", "*")));
-        assert!(!trusts(&trust, "111122223333", "arn:aws:iam::111122223333:user/u", &asked));
     }
 }
