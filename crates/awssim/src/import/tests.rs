@@ -144,8 +144,11 @@ fn vmdk(disk: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The disk's size and its blocks that are not all zero, or why there is none.
-fn blocks(file: Vec<u8>, format: ImageFormat) -> Result<(u64, Vec<(u64, Vec<u8>)>), String> {
+/// A disk's size in bytes, and its blocks that are not all zero by their indexes.
+type Disk = (u64, Vec<(u64, Vec<u8>)>);
+
+/// The disk in an image, or why there is none.
+fn blocks(file: Vec<u8>, format: ImageFormat) -> Result<Disk, String> {
     let mut image = Image::open(file, format).map_err(|error| error.to_string())?;
     let mut found = Vec::new();
     for index in 0..image.disk_bytes().div_ceil(BLOCK_BYTES) {
@@ -156,7 +159,7 @@ fn blocks(file: Vec<u8>, format: ImageFormat) -> Result<(u64, Vec<(u64, Vec<u8>)
     Ok((image.disk_bytes(), found))
 }
 
-fn expected(disk: &[u8]) -> (u64, Vec<(u64, Vec<u8>)>) {
+fn expected(disk: &[u8]) -> Disk {
     let blocks = (0..).zip(disk.chunks(BLOCK_LEN)).filter(|(_, block)| block.iter().any(|byte| *byte != 0));
     let padded = blocks.map(|(index, block)| {
         let mut block = block.to_vec();

@@ -191,12 +191,11 @@ mod tests {
     use super::*;
     use crate::server::sigv4::tests::documented_signer;
 
+    /// Data and trailer.
+    type Decoded = (Vec<u8>, Vec<(String, String)>);
+
     /// Decodes a body that arrives in pieces of `step` bytes.
-    fn decode(
-        mut chunks: Chunks,
-        body: &[u8],
-        step: usize,
-    ) -> Result<(Vec<u8>, Vec<(String, String)>), S3Error> {
+    fn decode(mut chunks: Chunks, body: &[u8], step: usize) -> Result<Decoded, S3Error> {
         let mut out = Vec::new();
         for piece in body.chunks(step) {
             chunks.push(&Bytes::copy_from_slice(piece), |data| out.extend_from_slice(&data))?;
