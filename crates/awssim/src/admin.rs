@@ -19,7 +19,7 @@
 //! | `GET volumes/{id}/content?offset=&length=` | bytes of the volume |
 //! | `GET volumes/{id}/map` | the ranges that have data |
 //! | `POST snapshots/synthetic` | see [`NewSynthetic`] |
-//! | `GET inventory?account=` | every live resource of an account |
+//! | `GET inventory?account=` | every live resource of an account; objects, unended uploads and imports of S3 among them |
 
 mod content;
 mod operations;

@@ -6,6 +6,7 @@ mod codes;
 mod encryption;
 mod filter;
 mod images;
+mod import;
 mod instances;
 mod interfaces;
 mod keys;
@@ -92,6 +93,9 @@ pub(crate) fn call(
         "RegisterImage" => images::register(&call),
         "DescribeImages" => images::describe(&call),
         "DeregisterImage" => images::deregister(&call),
+        "ImportSnapshot" => import::create(&call),
+        "DescribeImportSnapshotTasks" => import::describe(&call),
+        "CancelImportTask" => import::cancel(&call),
         "CreateTags" => tags::create(&call),
         "DeleteTags" => tags::delete(&call),
         "DescribeTags" => tags::describe(&call),

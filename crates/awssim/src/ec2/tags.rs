@@ -139,6 +139,7 @@ fn kind_of(id: &str) -> &'static str {
         Some("snap") => "snapshot",
         Some("ami") => "image",
         Some("i") => "instance",
+        Some("import") => "import-snapshot-task",
         _ => "resource",
     }
 }
@@ -158,6 +159,7 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
         state.snapshots.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
         state.images.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
         state.instances.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
+        state.imports.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
     }
     let mut kept = Vec::new();
     for (id, key, value) in found {

@@ -225,6 +225,16 @@ fn strings(value: &Value) -> Vec<String> {
     }
 }
 
+/// Whether a trust policy lets one of AWS's services do it, such as `vmie.amazonaws.com`.
+pub(crate) fn trusts_service(trust: &Value, service: &str, asked: &Asked) -> bool {
+    let is_named = |statement: &&Value| {
+        let services = statement.get("Principal").and_then(|principal| principal.get("Service"));
+        strings(services.unwrap_or(&Value::Null)).iter().any(|who| who == service)
+    };
+    let about: Vec<Value> = statements(trust).into_iter().filter(is_named).cloned().collect();
+    evaluate(&[serde_json::json!({ "Statement": about })], asked) == Some(true)
+}
+
 /// `*` stands for anything, `?` for one character.
 pub(crate) fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
@@ -269,6 +279,18 @@ mod tests {
         assert!(like("arn:aws:ec2:*:*:volume/vol-?", "arn:aws:ec2:eu-west-1:1:volume/vol-1"));
         assert!(!like("ec2:Create?", "ec2:CreateTags"));
         assert!(like("*", ""));
+    }
+
+    #[test]
+    fn a_service_is_trusted_by_its_name_alone() {
+        let trust = json!({ "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
+            "Principal": { "Service": "vmie.amazonaws.com" },
+            "Condition": { "StringEquals": { "sts:Externalid": "vmimport" } } }] });
+        let asked = Asked::new("sts:AssumeRole", "*").with("sts:ExternalId", "vmimport");
+        assert!(trusts_service(&trust, "vmie.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "ec2.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "vmie.amazonaws.com", &Asked::new("sts:AssumeRole", "*")));
+        assert!(!trusts(&trust, "111122223333", "arn:aws:iam::111122223333:user/u", &asked));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::bucket::{Bucket, Upload};
 use super::identity::{Key, Role, Session, User};
+use super::import::ImportTask;
 use super::kms::{Alias, Grant, KmsKey};
 use super::new_id;
 use super::resource::{Image, Instance, Snapshot, Subnet, Tags, Volume};
@@ -40,6 +42,11 @@ pub(crate) struct State {
     pub(crate) kms_aliases: BTreeMap<String, Alias>,
     /// By id.
     pub(crate) kms_grants: BTreeMap<String, Grant>,
+    /// By name.
+    pub(crate) buckets: BTreeMap<String, Bucket>,
+    /// By upload id.
+    pub(crate) uploads: BTreeMap<String, Upload>,
+    pub(crate) imports: BTreeMap<String, ImportTask>,
     /// `account/region/action/token` → what it made, and of what parameters.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
 }
@@ -168,6 +175,7 @@ impl State {
         of!(snapshots);
         of!(images);
         of!(instances);
+        of!(imports);
         None
     }
 
