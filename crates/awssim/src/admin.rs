@@ -10,6 +10,8 @@
 //! | `POST accounts` | `{"account":"111122223333"}`; answers its administrator's key |
 //! | `POST users` | `{"account":…,"name":…,"policies":[…]}`; without policies it may do everything; answers its key |
 //! | `POST roles` | `{"account":…,"name":…,"trust":{…},"policies":[…]}`; answers its `arn` |
+//! | `POST keys` | `{"account":…,"region":…,"policy":{…},"alias":"alias/…"}`, the last two optional; answers its `arn` |
+//! | `PUT keys` | `{"arn":…,"state":"Enabled"\|"Disabled"\|"PendingDeletion","policy":{…}}`, the last two optional |
 //! | `POST access-nodes` | `{"account":…,"region":…,"instance":…,"device_dir":…}`: volumes attached to the instance become block devices of this machine, linked in the folder |
 //! | `POST key-pairs` | `{"account":…,"region":…,"name":…}`; RunInstances then refuses the account's other names |
 //! | `POST marks` | `{"id":…,"product_codes":[…],"outpost":…,"is_failed":…}` of a volume, a snapshot or an instance: Marketplace codes, ARN of the Outpost, a volume's state `error` |
@@ -17,7 +19,7 @@
 //! | `GET volumes/{id}/content?offset=&length=` | bytes of the volume |
 //! | `GET volumes/{id}/map` | the ranges that have data |
 //! | `POST snapshots/synthetic` | see [`NewSynthetic`] |
-//! | `GET inventory?account=` | every live resource of an account |
+//! | `GET inventory?account=` | every live resource of an account; objects, unended uploads and imports of S3 among them |
 
 mod content;
 mod operations;
@@ -136,17 +138,22 @@ async fn route<O: Operations + 'static>(
             faults.clock().advance(std::time::Duration::from_secs(advance_seconds));
             done()
         }
-        (&Method::POST, [kind @ ("accounts" | "users" | "roles")]) => {
+        (&Method::POST, [kind @ ("accounts" | "users" | "roles" | "keys")]) => {
             let body = json(req).await?;
             let made = match *kind {
                 "accounts" => ctx.create_account(body),
                 "users" => ctx.create_user(body),
+                "keys" => ctx.create_key(body),
                 _ => ctx.create_role(body),
             };
             answer(&made.map_err(AdminError::bad_request)?)
         }
         (&Method::POST, [kind @ ("access-nodes" | "key-pairs" | "marks")]) => {
             answer(&ctx.declare(kind, json(req).await?).map_err(AdminError::bad_request)?)
+        }
+        (&Method::PUT, ["keys"]) => {
+            ctx.change_key(json(req).await?).map_err(AdminError::bad_request)?;
+            done()
         }
         (&Method::POST, ["volumes", id, "content"]) => {
             content::write(&**ctx, id, query.number("offset")?.unwrap_or(0), req.into_body()).await

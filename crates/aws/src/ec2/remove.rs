@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ec2;
 use crate::error::{Asked, AwsError};
+use crate::s3::S3;
 use crate::session::Account;
 
 /// Removes one object by its id in the ledger; one that is gone is done.
@@ -22,9 +23,9 @@ pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Res
             let (snapshot, with) = parse_share(id)?;
             ec2::unshare_snapshot(account, &snapshot, &with).await
         }
-        ObjectKind::ImportTask | ObjectKind::S3Object => {
-            return Err(wrong(kind, id, "this build makes none of the kind"));
-        }
+        // The snapshot of an import that ended is an entry of its own.
+        ObjectKind::ImportTask => ec2::cancel_import(account, id).await,
+        ObjectKind::S3Object => remove_s3_object(account, id).await,
     };
     match removed {
         Err(AwsError::NotFound { .. }) => Ok(()),
@@ -41,6 +42,17 @@ async fn remove_volume(account: &Account, volume: &VolumeId) -> Result<(), AwsEr
     ec2::detach_volume(account, volume, true).await?;
     ec2::wait_volume_detached(account, volume, &CancellationToken::new()).await?;
     ec2::delete_volume(account, volume).await
+}
+
+/// An upload that was cut off has parts and no object, so both go.
+async fn remove_s3_object(account: &Account, id: &str) -> Result<(), AwsError> {
+    let (bucket, key) = id
+        .split_once('/')
+        .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+        .ok_or_else(|| wrong(ObjectKind::S3Object, id, "expected <bucket>/<key>"))?;
+    let bucket = S3::open(account, bucket)?;
+    bucket.abort_uploads(key).await?;
+    bucket.delete(key).await
 }
 
 /// The id of a share in the ledger.

@@ -5,6 +5,7 @@ use snapferry_types::LedgerId;
 use snapferry_types::aws::Tag;
 use snapferry_types::ledger::{ObjectKind, TAG_DEPLOYMENT, TAG_LEDGER, TAG_PURPOSE, TAG_TASK};
 
+use crate::ec2::imports::find_import_by_ledger_tag;
 use crate::ec2::paging::all_pages;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
@@ -105,8 +106,12 @@ pub async fn find_by_ledger_tag(
         ObjectKind::Volume => volumes(account, &value, filter).await,
         ObjectKind::Image => images(account, &value, filter).await,
         ObjectKind::Instance => instances(account, &value, filter).await,
+        ObjectKind::ImportTask => {
+            let found = find_import_by_ledger_tag(account, entry).await?;
+            Ok(found.into_iter().map(|import| import.task).collect())
+        }
         // These are in the ledger by name before they are made.
-        ObjectKind::Share | ObjectKind::ImportTask | ObjectKind::S3Object => Ok(Vec::new()),
+        ObjectKind::Share | ObjectKind::S3Object => Ok(Vec::new()),
     }
 }
 

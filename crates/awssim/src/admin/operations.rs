@@ -35,6 +35,18 @@ pub trait Operations: Backend {
         Err(format!("this world has no {kind}"))
     }
 
+    /// Makes a KMS key; answers its ARN.
+    ///
+    /// # Errors
+    /// What is wrong with the description.
+    fn create_key(&self, description: Value) -> Result<Value, String>;
+
+    /// Changes the state or the policy of a KMS key.
+    ///
+    /// # Errors
+    /// What is wrong with the description, or that there is no such key.
+    fn change_key(&self, description: Value) -> Result<(), String>;
+
     /// Registers a completed snapshot of an account and answers its id; its blocks come after.
     ///
     /// # Errors

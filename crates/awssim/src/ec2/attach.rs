@@ -1,7 +1,7 @@
 //! AttachVolume and DetachVolume. What becomes of a volume that is detached is [`super::settle`]'s.
 
 use super::settle::{connect, disconnect, end_now};
-use super::{Call, time, types};
+use super::{Call, encryption, time, types};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::world::{Attachment, Instance, State, Volume, World};
@@ -42,6 +42,12 @@ fn take_place(
     let volume = state.volume(call.account(), call.region, id)?.clone();
     let instance = state.instance(call.account(), call.region, instance_id)?;
     check_pair(&volume, instance, device, now)?;
+    encryption::check_attach(call, state, volume.kms_key.as_deref()).map_err(|refusal| {
+        ec2_error(
+            "CustomerKeyHasBeenRevoked",
+            format!("The encrypted volume was unable to access the KMS key: {refusal}"),
+        )
+    })?;
     let is_here = |one: &Volume| one.attachment.as_ref().is_some_and(|at| at.instance == instance_id);
     let is_taken = |one: &Volume| one.attachment.as_ref().is_some_and(|at| at.device == device);
     if state.volumes.values().any(|one| is_here(one) && is_taken(one)) {

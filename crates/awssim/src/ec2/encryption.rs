@@ -6,7 +6,7 @@ use super::Call;
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::world::kms::lookup::{EBS_ALIAS, full_arn};
-use crate::world::{KeyRefusal, Snapshot, State, Via};
+use crate::world::{Caller, KeyRefusal, Snapshot, State, Via};
 
 /// What EBS does with the key of something new.
 const WITH_NEW: &[&str] = &["DescribeKey", "GenerateDataKeyWithoutPlaintext", "CreateGrant"];
@@ -33,58 +33,69 @@ pub(super) fn plan(
     key: Option<&str>,
     source: Option<&Snapshot>,
 ) -> Result<Encryption, Refusal> {
+    call.context.world.change(|state| plan_for(call.caller, state, call, encrypted, key, source))
+}
+
+/// [`plan`], where somebody else than the caller is to use the key.
+pub(super) fn plan_for(
+    user: &Caller,
+    state: &mut State,
+    call: &Call<'_>,
+    encrypted: Option<bool>,
+    key: Option<&str>,
+    source: Option<&Snapshot>,
+) -> Result<Encryption, Refusal> {
     let (account, region, now) = (call.account(), call.region, call.now_ms());
-    call.context.world.change(|state| {
-        let source = source.filter(|one| one.encrypted);
-        let is_encrypted =
-            encrypted == Some(true) || source.is_some() || state.encrypts_by_default(account, region);
-        if !is_encrypted {
-            return match key {
-                None => Ok(Encryption { encrypted: false, key: None, refusal: None }),
-                Some(_) => Err(ec2_error(
-                    "InvalidParameterDependency",
-                    "The parameter KmsKeyId requires the parameter Encrypted to be set.",
-                )),
-            };
-        }
-        let is_own = |one: &&Snapshot| one.account == account && one.region == region;
-        let key = match (key, source.filter(is_own).and_then(|one| one.kms_key.clone())) {
-            (Some(key), _) => state
-                .find_key(account, region, key, now)
-                .unwrap_or_else(|| full_arn(account, region, key)),
-            (None, Some(of_source)) => of_source,
-            (None, None) => state.default_key(account, region, now),
+    let source = source.filter(|one| one.encrypted);
+    let is_encrypted =
+        encrypted == Some(true) || source.is_some() || state.encrypts_by_default(account, region);
+    if !is_encrypted {
+        return match key {
+            None => Ok(Encryption { encrypted: false, key: None, refusal: None }),
+            Some(_) => Err(ec2_error(
+                "InvalidParameterDependency",
+                "The parameter KmsKeyId requires the parameter Encrypted to be set.",
+            )),
         };
-        let source_key = source.and_then(|one| one.kms_key.as_deref());
-        let refusal = check(call, state, &key, source_key, now).err();
-        Ok(Encryption { encrypted: true, key: Some(key), refusal })
-    })
+    }
+    let is_own = |one: &&Snapshot| one.account == account && one.region == region;
+    let key = match (key, source.filter(is_own).and_then(|one| one.kms_key.clone())) {
+        (Some(key), _) => {
+            state.find_key(account, region, key, now).unwrap_or_else(|| full_arn(account, region, key))
+        }
+        (None, Some(of_source)) => of_source,
+        (None, None) => state.default_key(account, region, now),
+    };
+    let source_key = source.and_then(|one| one.kms_key.as_deref());
+    let refusal = check(user, call.region, state, &key, source_key, now).err();
+    Ok(Encryption { encrypted: true, key: Some(key), refusal })
 }
 
 fn check(
-    call: &Call<'_>,
+    user: &Caller,
+    region: &str,
     state: &State,
     key: &str,
     source_key: Option<&str>,
     now: u64,
 ) -> Result<(), KeyRefusal> {
-    if !key.starts_with(&format!("arn:aws:kms:{}:", call.region)) {
+    if !key.starts_with(&format!("arn:aws:kms:{region}:")) {
         return Err(KeyRefusal::NotFound { key: key.to_owned() });
     }
-    state.use_key(call.caller, key, WITH_NEW, Via::Ebs, now)?;
+    state.use_key(user, key, WITH_NEW, Via::Ebs, now)?;
     let Some(source_key) = source_key else { return Ok(()) };
-    state.use_key(call.caller, source_key, WITH_SOURCE, Via::Ebs, now)?;
+    state.use_key(user, source_key, WITH_SOURCE, Via::Ebs, now)?;
     if source_key != key {
-        state.use_key(call.caller, source_key, &["ReEncryptFrom"], Via::Ebs, now)?;
-        state.use_key(call.caller, key, &["ReEncryptTo"], Via::Ebs, now)?;
+        state.use_key(user, source_key, &["ReEncryptFrom"], Via::Ebs, now)?;
+        state.use_key(user, key, &["ReEncryptTo"], Via::Ebs, now)?;
     }
     Ok(())
 }
 
 /// Whether the caller may attach a volume with this key.
-pub(super) fn check_attach(call: &Call<'_>, key: Option<&str>) -> Result<(), KeyRefusal> {
+pub(super) fn check_attach(call: &Call<'_>, state: &State, key: Option<&str>) -> Result<(), KeyRefusal> {
     let Some(key) = key else { return Ok(()) };
-    call.context.world.read().use_key(call.caller, key, TO_ATTACH, Via::Ebs, call.now_ms())
+    state.use_key(call.caller, key, TO_ATTACH, Via::Ebs, call.now_ms())
 }
 
 pub(super) fn by_default(call: &Call<'_>) -> Result<String, Refusal> {

@@ -14,7 +14,12 @@ pub(super) struct Filters(Vec<(String, Vec<String>)>);
 impl Filters {
     /// Reads them.
     pub(super) fn of(call: &Call<'_>) -> Self {
-        let filters = call.form.structures("Filter").into_iter().filter_map(|filter| {
+        Self::named(call, "Filter")
+    }
+
+    /// Reads them from the parameter of this name.
+    pub(super) fn named(call: &Call<'_>, name: &str) -> Self {
+        let filters = call.form.structures(name).into_iter().filter_map(|filter| {
             let values = filter.list("Value");
             filter.text("Name").map(|name| (name.to_owned(), values))
         });

@@ -50,6 +50,7 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
                 "instance-id" => one(&instance.id),
                 "instance-state-name" => one(name_of_state),
                 "instance-state-code" => one(code),
+                "state-reason-code" => maybe(instance.state_reason.as_ref().map(|one| &one.code)),
                 "instance-type" => one(&instance.instance_type),
                 "availability-zone" => one(&instance.zone),
                 "image-id" => maybe(instance.image.as_ref()),
@@ -96,6 +97,13 @@ pub(super) fn write(xml: &mut Xml, instance: &Instance, volumes: &[Volume], now:
         xml.text("code", code);
         xml.text("name", name);
     });
+    if let Some(reason) = instance.state_reason.as_ref().filter(|_| now >= instance.ready_ms) {
+        xml.text("reason", &reason.message);
+        xml.nest("stateReason", |xml| {
+            xml.text("code", &reason.code);
+            xml.text("message", &reason.message);
+        });
+    }
     xml.maybe("keyName", instance.key_name.as_deref());
     xml.text("instanceType", &instance.instance_type);
     xml.text("launchTime", time(instance.launched_ms));

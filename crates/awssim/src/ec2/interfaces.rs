@@ -3,7 +3,7 @@
 use super::Call;
 use crate::faults::Refusal;
 use crate::server::form::{Form, ec2_error};
-use crate::world::{Interface, State, Subnet, new_id};
+use crate::world::{Instance, Interface, State, Subnet, new_id};
 
 /// One interface that a launch asks for.
 pub(super) struct Wanted {
@@ -152,7 +152,8 @@ fn next_free(state: &mut State, subnet: &Subnet) -> String {
 }
 
 fn is_taken(state: &State, subnet: &str, address: &str) -> bool {
-    let mut alive = state.instances.values().filter(|one| one.target != "terminated");
+    let is_alive = |one: &&Instance| !matches!(one.target.as_str(), "terminated" | "launch_failed");
+    let mut alive = state.instances.values().filter(is_alive);
     alive.any(|one| one.interfaces.iter().any(|eni| eni.subnet == subnet && eni.private_ip == address))
 }
 

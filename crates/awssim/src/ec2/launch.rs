@@ -5,7 +5,9 @@ use super::volumes::{NewVolume, make};
 use super::{Call, interfaces, keys, mapping, tags, types};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
-use crate::world::{Attachment, Image, Instance, Mapping, Marks, World, new_id};
+use crate::world::{
+    Asked, Attachment, Image, Instance, KeyRefusal, Mapping, Marks, StateReason, World, new_id,
+};
 
 pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
     let form = call.form;
@@ -18,6 +20,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
     }
     let image = call.context.world.read().image(call.account(), call.region, image_id)?.clone();
     let tags = tags::requested(form, "instance")?;
+    permit_role(call)?;
     call.permit(&call.asked(&format!("arn:aws:ec2:{}:{}:instance/*", call.region, call.account())))?;
     let (scope, fingerprint, token) = (call.token_scope(), form.fingerprint(), form.text("ClientToken"));
     let before = call.context.world.read().by_token(&scope, token, &fingerprint)?;
@@ -67,10 +70,7 @@ fn plan(
         boot_mode: image.boot_mode.clone(),
         ena_support: image.ena_support,
         key_name: form.text("KeyName").map(str::to_owned),
-        iam_profile_arn: form.text("IamInstanceProfile.Arn").map(str::to_owned).or_else(|| {
-            let name = form.text("IamInstanceProfile.Name")?;
-            Some(format!("arn:aws:iam::{}:instance-profile/{name}", call.account()))
-        }),
+        iam_profile_arn: profile(call),
         ebs_optimized: form.flag("EbsOptimized"),
         tenancy: form.text("Placement.Tenancy").unwrap_or("default").to_owned(),
         placement_group: form.text("Placement.GroupName").map(str::to_owned),
@@ -81,10 +81,29 @@ fn plan(
         target: "running".to_owned(),
         ready_ms: now + World::STATE_DELAY_MS,
         marks: Marks::default(),
+        state_reason: None,
     })
 }
 
-/// Makes the volumes and puts the instance there; on an error what was made goes again.
+/// ARN of the instance profile that the request names.
+fn profile(call: &Call<'_>) -> Option<String> {
+    let form = call.form;
+    form.text("IamInstanceProfile.Arn").map(str::to_owned).or_else(|| {
+        let name = form.text("IamInstanceProfile.Name")?;
+        Some(format!("arn:aws:iam::{}:instance-profile/{name}", call.account()))
+    })
+}
+
+/// Who launches an instance with a profile hands it a role, which takes a permission of its own. A profile holds the
+/// role of the same name.
+fn permit_role(call: &Call<'_>) -> Result<(), Refusal> {
+    let Some(profile) = profile(call) else { return Ok(()) };
+    let role = profile.replace(":instance-profile/", ":role/");
+    call.caller.demand(&Asked::new("iam:PassRole", role).with("iam:PassedToService", "ec2.amazonaws.com"))
+}
+
+/// Makes the volumes and puts the instance there; on an error what was made goes again. An instance with a volume
+/// whose key cannot be used is there too, without volumes and on its way to the end.
 fn launch(call: &Call<'_>, image: &Image, mut instance: Instance) -> Result<(), Refusal> {
     let mut mappings = mapping::merge(&image.mappings, &mapping::read(call.form)?);
     // Instance store disks come with the type; the mapping gives them a name at most.
@@ -92,12 +111,19 @@ fn launch(call: &Call<'_>, image: &Image, mut instance: Instance) -> Result<(), 
     types::check_attachments(call, &instance, mappings.len())?;
     let volume_tags = tags::requested(call.form, "volume")?;
     let mut made = Vec::new();
-    let done: Result<(), Refusal> = mappings.iter().try_for_each(|one| {
-        let volume = make(call, new_volume(one, &instance, volume_tags.clone()))?;
+    let mut refused = None;
+    let mut done: Result<(), Refusal> = mappings.iter().try_for_each(|one| {
+        let (volume, refusal) = make(call, new_volume(one, &instance, volume_tags.clone()))?;
         super::codes::add(&mut instance.marks, &volume.marks);
+        refused = refused.take().or(refusal);
         made.push((volume.id, one));
         Ok(())
     });
+    if let Some(refusal) = refused.filter(|_| done.is_ok()) {
+        done = made.drain(..).try_for_each(|(id, _)| super::volumes::remove(call, &id));
+        "launch_failed".clone_into(&mut instance.target);
+        instance.state_reason = Some(reason(&refusal));
+    }
     let done = done.and_then(|()| {
         call.context.world.change(|state| {
             interfaces::check_free(state, &instance.interfaces)?;
@@ -127,6 +153,17 @@ fn attachment(instance: &Instance, mapping: &Mapping) -> Attachment {
         ready_ms: instance.ready_ms,
         gone_ms: None,
         link: None,
+    }
+}
+
+/// EC2's words for a launch that a key is in the way of.
+fn reason(refusal: &KeyRefusal) -> StateReason {
+    match refusal {
+        KeyRefusal::Denied { .. } => StateReason::new("Client.InternalError", "Client error on launch"),
+        KeyRefusal::NotFound { .. } | KeyRefusal::Disabled { .. } | KeyRefusal::PendingDeletion { .. } => {
+            let sentence = "The KMS key provided is in an incorrect state";
+            StateReason::new("Client.InvalidKMSKey.InvalidState", sentence)
+        }
     }
 }
 

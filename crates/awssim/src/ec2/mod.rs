@@ -3,8 +3,10 @@
 
 mod attach;
 mod codes;
+mod encryption;
 mod filter;
 mod images;
+mod import;
 mod instances;
 mod interfaces;
 mod keys;
@@ -58,10 +60,12 @@ pub(crate) fn call(
         "DescribeSubnets" => network::subnets(&call),
         "DescribeSecurityGroups" => network::groups(&call),
         "DescribeNetworkInterfaces" => network::interfaces(&call),
-        "GetEbsEncryptionByDefault" => network::encryption_by_default(&call),
-        "EnableEbsEncryptionByDefault" => network::set_encryption_by_default(&call, true),
-        "DisableEbsEncryptionByDefault" => network::set_encryption_by_default(&call, false),
-        "GetEbsDefaultKmsKeyId" => network::default_key(&call),
+        "GetEbsEncryptionByDefault" => encryption::by_default(&call),
+        "EnableEbsEncryptionByDefault" => encryption::set_by_default(&call, true),
+        "DisableEbsEncryptionByDefault" => encryption::set_by_default(&call, false),
+        "GetEbsDefaultKmsKeyId" => encryption::default_key(&call),
+        "ModifyEbsDefaultKmsKeyId" => encryption::set_default_key(&call),
+        "ResetEbsDefaultKmsKeyId" => encryption::reset_default_key(&call),
         "DescribeInstances" => instances::describe(&call),
         "DescribeInstanceAttribute" => instances::describe_attribute(&call),
         "ModifyInstanceAttribute" => instances::modify_attribute(&call),
@@ -89,6 +93,9 @@ pub(crate) fn call(
         "RegisterImage" => images::register(&call),
         "DescribeImages" => images::describe(&call),
         "DeregisterImage" => images::deregister(&call),
+        "ImportSnapshot" => import::create(&call),
+        "DescribeImportSnapshotTasks" => import::describe(&call),
+        "CancelImportTask" => import::cancel(&call),
         "CreateTags" => tags::create(&call),
         "DeleteTags" => tags::delete(&call),
         "DescribeTags" => tags::describe(&call),

@@ -182,29 +182,3 @@ pub(super) fn interfaces(call: &Call<'_>) -> Result<String, Refusal> {
         xml.maybe("nextToken", next);
     }))
 }
-
-pub(super) fn encryption_by_default(call: &Call<'_>) -> Result<String, Refusal> {
-    call.permit_any()?;
-    let flag =
-        call.context.world.read().accounts.get(call.account()).is_some_and(|one| one.encryption_by_default);
-    Ok(call.reply(|xml| {
-        xml.text("ebsEncryptionByDefault", flag);
-        xml.text("sseType", if flag { "sse-ebs" } else { "none" });
-    }))
-}
-
-pub(super) fn set_encryption_by_default(call: &Call<'_>, flag: bool) -> Result<String, Refusal> {
-    call.permit_any()?;
-    let account = call.account().to_owned();
-    call.context
-        .world
-        .change(|state| state.accounts.entry(account).or_default().encryption_by_default = flag);
-    Ok(call.reply(|xml| xml.text("ebsEncryptionByDefault", flag)))
-}
-
-pub(super) fn default_key(call: &Call<'_>) -> Result<String, Refusal> {
-    call.permit_any()?;
-    Ok(call.reply(|xml| {
-        xml.text("kmsKeyId", format!("arn:aws:kms:{}:{}:alias/aws/ebs", call.region, call.account()))
-    }))
-}

@@ -1,9 +1,9 @@
 //! StartInstances, StopInstances, TerminateInstances.
 
-use super::{Call, settle};
+use super::{Call, encryption, settle};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
-use crate::world::{Attachment, World};
+use crate::world::{Attachment, StateReason, World};
 
 /// What is to become of the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +40,31 @@ pub(super) fn change(call: &Call<'_>, change: Change) -> Result<String, Refusal>
     }
     let mut changed = Vec::new();
     let mut orphans = Vec::new();
+    let refused = if change == Change::Start { unusable_volumes(call, &ids) } else { Vec::new() };
     call.context.world.change(|state| {
         for id in &ids {
             let Some(instance) = state.instances.get_mut(id) else { continue };
             let before = instance.state(now);
-            let target = match change {
-                Change::Start => "running",
-                Change::Stop => "stopped",
-                Change::Terminate => "terminated",
+            let by_user = StateReason::new("Client.UserInitiatedShutdown", "User initiated shutdown");
+            let (target, reason) = match change {
+                Change::Start if refused.contains(id) => {
+                    let reason = StateReason::new("Client.InternalError", "Client error on launch");
+                    ("start_failed", Some(reason))
+                }
+                Change::Start => ("running", None),
+                Change::Stop => ("stopped", Some(by_user)),
+                Change::Terminate => ("terminated", Some(by_user)),
             };
-            if instance.target != target {
+            // What is in the state already stays as it is; a start that failed may be tried again.
+            let is_there = match change {
+                Change::Start => instance.target == "running",
+                Change::Stop => matches!(before.1, "stopped" | "stopping"),
+                Change::Terminate => matches!(before.1, "terminated" | "shutting-down"),
+            };
+            if !is_there {
                 target.clone_into(&mut instance.target);
                 instance.ready_ms = now + World::STATE_DELAY_MS;
+                instance.state_reason = reason;
             }
             changed.push((id.clone(), before, instance.state(now)));
             if change == Change::Terminate {
@@ -97,4 +110,15 @@ fn check_root(call: &Call<'_>, id: &str) -> Result<(), Refusal> {
         "IncorrectState",
         format!("Instance '{id}' does not have a volume attached at root ({})", instance.root_device),
     ))
+}
+
+/// Those of the instances that have a volume whose key the caller cannot use.
+fn unusable_volumes(call: &Call<'_>, ids: &[String]) -> Vec<String> {
+    let state = call.context.world.read();
+    let is_refused = |key: Option<&str>| encryption::check_attach(call, &state, key).is_err();
+    let of_instances = state.volumes.values().filter_map(|volume| {
+        let at = volume.attachment.as_ref().filter(|at| ids.contains(&at.instance))?;
+        is_refused(volume.kms_key.as_deref()).then(|| at.instance.clone())
+    });
+    of_instances.collect()
 }

@@ -3,6 +3,7 @@
 use super::Call;
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
+use crate::world::kms::KeyManager;
 
 pub(super) fn modify(call: &Call<'_>) -> Result<String, Refusal> {
     let form = call.form;
@@ -23,8 +24,11 @@ pub(super) fn modify(call: &Call<'_>) -> Result<String, Refusal> {
     if add.iter().any(|user| user.len() != 12 || !user.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err(ec2_error("InvalidParameterValue", "UserId must be an account id of twelve digits"));
     }
-    let has_default_key = snapshot.kms_key.as_deref().is_some_and(|key| key.ends_with("alias/aws/ebs"));
-    if !add.is_empty() && has_default_key {
+    let is_managed = snapshot.kms_key.as_deref().is_some_and(|key| {
+        let state = call.context.world.read();
+        state.kms_key(key, call.now_ms()).is_some_and(|key| key.manager == KeyManager::Aws)
+    });
+    if !add.is_empty() && is_managed {
         return Err(ec2_error(
             "InvalidParameter",
             "Encrypted snapshots with EBS default key cannot be shared",

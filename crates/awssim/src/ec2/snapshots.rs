@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::filter::{Filters, one};
-use super::{Call, codes, page, store_error, tags, time};
+use super::{Call, codes, encryption, page, store_error, tags, time};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::server::xml::Xml;
@@ -112,6 +112,7 @@ fn take(call: &Call<'_>, volumes: &[(Volume, BTreeMap<String, String>)]) -> Resu
             started_ms: now,
             ready_ms: now + World::STATE_DELAY_MS,
             step: SnapshotStep::Taken,
+            status_message: None,
             shared_with: Vec::new(),
             marks: Marks { outpost: outpost.clone(), ..codes::inherited(&volume.marks) },
         })
@@ -148,7 +149,8 @@ fn write(xml: &mut Xml, snapshot: &Snapshot, now: u64, state_tag: &str) {
     xml.text("volumeId", &snapshot.volume);
     xml.text(state_tag, state);
     if state == "error" {
-        xml.text("statusMessage", "The snapshot was not completed in time");
+        let message = snapshot.status_message.as_deref();
+        xml.text("statusMessage", message.unwrap_or("The snapshot was not completed in time"));
     }
     xml.text("startTime", time(snapshot.started_ms));
     xml.text("progress", format!("{}%", snapshot.progress(now)));
@@ -243,28 +245,36 @@ pub(super) fn copy(call: &Call<'_>) -> Result<String, Refusal> {
         let message = format!("The snapshot {id} is local to an Outpost and cannot be copied");
         return Err(ec2_error("UnsupportedOperation", message));
     }
-    let encrypted = form.flag("Encrypted") || source.encrypted;
-    let default_key = format!("arn:aws:kms:{}:{}:alias/aws/ebs", call.region, call.account());
+    let tags = tags::requested(form, "snapshot")?;
+    let encryption =
+        encryption::plan(call, form.maybe_flag("Encrypted"), form.text("KmsKeyId"), Some(&source))?;
+    let fails = encryption.refusal.is_some();
     let copy = Snapshot {
         id: new_id("snap"),
         account: call.account().to_owned(),
         region: call.region.to_owned(),
         volume: "vol-ffffffff".to_owned(),
-        encrypted,
-        kms_key: encrypted.then(|| form.text("KmsKeyId").map_or(default_key, str::to_owned)),
+        encrypted: encryption.encrypted,
+        kms_key: encryption.key,
         description: form.text("Description").unwrap_or_default().to_owned(),
-        tags: tags::requested(form, "snapshot")?,
+        tags,
         started_ms: now,
         ready_ms: now + call.context.faults.behaviour().copy_millis,
-        step: SnapshotStep::Copied,
+        step: if fails { SnapshotStep::Failed } else { SnapshotStep::Copied },
+        // AWS says no more, whatever is wrong with the key.
+        status_message: fails.then(|| "Given key ID is not accessible".to_owned()),
         shared_with: Vec::new(),
         marks: codes::inherited(&source.marks),
         size_gib: source.size_gib,
     };
-    call.context.store.copy_snapshot(id, &copy.id).map_err(|error| store_error(&error))?;
+    if !fails {
+        call.context.store.copy_snapshot(id, &copy.id).map_err(|error| store_error(&error))?;
+    }
     let new = copy.id.clone();
     if let Err(refusal) = add_copy(call, copy, now) {
-        call.context.store.delete_snapshot(&new).map_err(|error| store_error(&error))?;
+        if !fails {
+            call.context.store.delete_snapshot(&new).map_err(|error| store_error(&error))?;
+        }
         return Err(refusal);
     }
     Ok(call.reply(|xml| xml.text("snapshotId", new)))

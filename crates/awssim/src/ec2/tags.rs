@@ -12,7 +12,7 @@ use crate::server::xml::Xml;
 pub(super) fn requested(form: &Form, resource_type: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let specifications = form.structures("TagSpecification");
     let of_type = specifications.iter().filter(|one| one.text("ResourceType") == Some(resource_type));
-    let tags: BTreeMap<String, String> = of_type.flat_map(|one| pairs(one, "Tag")).collect();
+    let tags = without_repeats(of_type.flat_map(|one| pairs(one, "Tag")))?;
     check(&tags)?;
     Ok(tags)
 }
@@ -29,6 +29,20 @@ fn pairs(form: &Form, name: &str) -> Vec<(String, String)> {
         tag.text("Key").map(|key| (key.to_owned(), tag.text("Value").unwrap_or_default().to_owned()))
     })
     .collect()
+}
+
+fn without_repeats(
+    pairs: impl IntoIterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut tags = BTreeMap::new();
+    for (key, value) in pairs {
+        if tags.contains_key(&key) {
+            let message = format!("Duplicate tag key '{key}' specified.");
+            return Err(ec2_error("InvalidParameterValue", message));
+        }
+        tags.insert(key, value);
+    }
+    Ok(tags)
 }
 
 fn check(tags: &BTreeMap<String, String>) -> Result<(), Refusal> {
@@ -62,7 +76,7 @@ pub(super) fn write(xml: &mut Xml, tags: &BTreeMap<String, String>) {
 }
 
 pub(super) fn create(call: &Call<'_>) -> Result<String, Refusal> {
-    let tags: BTreeMap<String, String> = pairs(call.form, "Tag").into_iter().collect();
+    let tags = without_repeats(pairs(call.form, "Tag"))?;
     check(&tags)?;
     change(call, |have| {
         have.extend(tags.clone());
@@ -102,7 +116,19 @@ fn change(
         call.permit(&call.asked_of(kind_of(id), id, &tags))?;
     }
     call.context.world.change(|state| {
-        ids.iter().try_for_each(|id| change(state.tags_mut(&account, region, id).ok_or_else(|| missing(id))?))
+        // All resources or none.
+        let mut changed = Vec::with_capacity(ids.len());
+        for id in &ids {
+            let mut tags = state.tags_mut(&account, region, id).cloned().ok_or_else(|| missing(id))?;
+            change(&mut tags)?;
+            changed.push((id, tags));
+        }
+        for (id, tags) in changed {
+            if let Some(have) = state.tags_mut(&account, region, id) {
+                *have = tags;
+            }
+        }
+        Ok(())
     })?;
     Ok(call.done())
 }
@@ -113,6 +139,7 @@ fn kind_of(id: &str) -> &'static str {
         Some("snap") => "snapshot",
         Some("ami") => "image",
         Some("i") => "instance",
+        Some("import") => "import-snapshot-task",
         _ => "resource",
     }
 }
@@ -132,6 +159,7 @@ pub(super) fn describe(call: &Call<'_>) -> Result<String, Refusal> {
         state.snapshots.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
         state.images.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
         state.instances.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
+        state.imports.values().for_each(|one| add(&one.id, &one.account, &one.region, &one.tags));
     }
     let mut kept = Vec::new();
     for (id, key, value) in found {

@@ -2,11 +2,11 @@
 
 use super::filter::{Filters, maybe, one};
 use super::mapping::{self, Performance};
-use super::{Call, codes, page, store_error, tags, time};
+use super::{Call, codes, encryption, page, store_error, tags, time};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 use crate::server::xml::Xml;
-use crate::world::{Marks, Volume, World, new_id};
+use crate::world::{KeyRefusal, Marks, Volume, World, new_id};
 
 const GIB: u64 = 1 << 30;
 
@@ -48,7 +48,7 @@ pub(super) fn create(call: &Call<'_>) -> Result<String, Refusal> {
     let volume = match before.and_then(|id| call.context.world.read().volumes.get(&id).cloned()) {
         Some(volume) => volume,
         None => {
-            let volume = make(call, new)?;
+            let (volume, _) = make(call, new)?;
             call.context.world.change(|state| {
                 state.remember_token(&scope, token, &volume.id, &fingerprint);
             });
@@ -59,8 +59,9 @@ pub(super) fn create(call: &Call<'_>) -> Result<String, Refusal> {
     Ok(call.reply(|xml| write(xml, &volume, now)))
 }
 
-/// Makes the volume, content and all.
-pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
+/// Makes the volume, content and all. One whose key cannot be used is made without content, to end in the state
+/// `error`; why is answered with it.
+pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<(Volume, Option<KeyRefusal>), Refusal> {
     let world = &call.context.world;
     let source = match &new.snapshot {
         None => None,
@@ -98,11 +99,7 @@ pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
     }
     let performance = Performance { iops: new.iops, throughput: new.throughput };
     let performance = mapping::check_performance(&new.kind, size_gib, performance)?;
-    let by_default = world.read().accounts.get(call.account()).is_some_and(|one| one.encryption_by_default);
-    let from_source = source.as_ref().is_some_and(|snapshot| snapshot.encrypted);
-    let encrypted = new.encrypted.unwrap_or(by_default) || from_source;
-    let default_key = || format!("arn:aws:kms:{}:{}:alias/aws/ebs", call.region, call.account());
-    let key = new.kms_key.or_else(|| source.as_ref().and_then(|snapshot| snapshot.kms_key.clone()));
+    let encryption = encryption::plan(call, new.encrypted, new.kms_key.as_deref(), source.as_ref())?;
     let now = call.now_ms();
     let volume = Volume {
         id: new_id("vol"),
@@ -113,8 +110,8 @@ pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
         kind: new.kind,
         iops: performance.iops,
         throughput: performance.throughput,
-        encrypted,
-        kms_key: encrypted.then(|| key.unwrap_or_else(default_key)),
+        encrypted: encryption.encrypted,
+        kms_key: encryption.key,
         snapshot: new.snapshot.clone(),
         tags: new.tags,
         created_ms: now,
@@ -122,17 +119,18 @@ pub(super) fn make(call: &Call<'_>, new: NewVolume) -> Result<Volume, Refusal> {
         attachment: None,
         marks: Marks {
             outpost: new.outpost,
+            is_failed: encryption.refusal.is_some(),
             ..source.as_ref().map(|snapshot| codes::inherited(&snapshot.marks)).unwrap_or_default()
         },
     };
     let store = &call.context.store;
-    match &new.snapshot {
+    match new.snapshot.as_ref().filter(|_| !volume.marks.is_failed) {
         Some(snapshot) => store.create_volume_from_snapshot(&volume.id, snapshot, size_gib * GIB),
         None => store.create_volume(&volume.id, size_gib * GIB),
     }
     .map_err(|error| store_error(&error))?;
     world.change(|state| state.volumes.insert(volume.id.clone(), volume.clone()));
-    Ok(volume)
+    Ok((volume, encryption.refusal))
 }
 
 /// The fields of a volume.

@@ -30,7 +30,7 @@ use rules::{Active, draw};
 /// A call as rules and quotas see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// `ebs`, `ec2`, `sts`, `iam`.
+    /// `ebs`, `ec2`, `kms`, `sts`, `iam`, `s3`; `vmie` for the work of an import.
     pub service: &'a str,
     /// The action's name in the service's API.
     pub action: &'a str,
@@ -98,6 +98,24 @@ impl FaultPlan {
     pub fn count_bytes(&self, received: usize, sent: usize) {
         if let Some(tally) = &self.tally {
             tally.bytes(u64::try_from(received).unwrap_or(0), u64::try_from(sent).unwrap_or(0));
+        }
+    }
+
+    /// Where a body of `len` bytes that is read while it is sent breaks off, and which of its bytes has a bit turned
+    /// over.
+    #[must_use]
+    pub fn stream_faults(&self, len: u64) -> (Option<u64>, Option<u64>) {
+        match &self.effect {
+            Some(Effect::TruncateBody { keep_bytes }) => (Some(keep_bytes.unwrap_or(len / 2).min(len)), None),
+            Some(Effect::FlipBit) => (None, Some(len / 2)),
+            Some(
+                Effect::Error { .. }
+                | Effect::Throttle { .. }
+                | Effect::Hang { .. }
+                | Effect::WrongChecksum
+                | Effect::LoseReply,
+            )
+            | None => (None, None),
         }
     }
 
@@ -369,6 +387,7 @@ fn throttle(level: Exceeded, call: &Call<'_>) -> Refusal {
         (Exceeded::Account, "ebs") => {
             ("ThrottlingException", Some("ACCOUNT_THROTTLED"), "Rate exceeded for the account.".to_owned())
         }
+        (_, "kms") => ("ThrottlingException", None, "Rate exceeded".to_owned()),
         (Exceeded::Account, _) => ("Throttling", None, "Rate exceeded".to_owned()),
         (Exceeded::Snapshot, _) => (
             "RequestThrottledException",

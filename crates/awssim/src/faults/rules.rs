@@ -80,7 +80,7 @@ impl Effect {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// `ebs`, `ec2`, `sts`, `iam`.
+    /// `ebs`, `ec2`, `sts`, `s3`; `vmie` for the work of an import.
     #[serde(default)]
     pub service: Option<String>,
     /// An action of the service, as in its API: `GetSnapshotBlock`.

@@ -10,7 +10,7 @@ use super::Call;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
-    /// `ebs`, `ec2`, `sts`, `iam`; all when not given.
+    /// `ebs`, `ec2`, `sts`, `s3`, `vmie` (the work of an import); all when not given.
     #[serde(default)]
     pub service: Option<String>,
     /// An action; all when not given.

@@ -35,7 +35,8 @@ pub(super) fn generate(call: &Call<'_>, with_plaintext: bool) -> Result<Value, R
 
 pub(super) fn decrypt(call: &Call<'_>) -> Result<Value, Refusal> {
     let (key, sealed) = source(call, "KeyId", "Decrypt")?;
-    let plain = sealed.map(|sealed| open(&key, context_of(call, "EncryptionContext"), &sealed)).transpose()?;
+    let plain =
+        sealed.map(|sealed| open(&key, context_of(call, "EncryptionContext"), &sealed)).transpose()?;
     call.end_dry_run()?;
     let plain = plain.ok_or_else(bad_ciphertext)?;
     Ok(json!({
@@ -65,7 +66,8 @@ pub(super) fn re_encrypt(call: &Call<'_>) -> Result<Value, Refusal> {
 /// The key to open with, permitted and usable, and what is to be opened: nothing in a dry run that asks for the
 /// permission alone.
 fn source(call: &Call<'_>, parameter: &str, action: &str) -> Result<(KmsKey, Option<Vec<u8>>), Refusal> {
-    let without = call.flag("DryRun") && call.texts("DryRunModifiers").iter().any(|m| m == "IGNORE_CIPHERTEXT");
+    let without =
+        call.flag("DryRun") && call.texts("DryRunModifiers").iter().any(|m| m == "IGNORE_CIPHERTEXT");
     if call.text(parameter).is_some() {
         let key = call.usable_key(parameter, action)?;
         if without {
@@ -73,7 +75,8 @@ fn source(call: &Call<'_>, parameter: &str, action: &str) -> Result<(KmsKey, Opt
         }
         let (arn, sealed) = read_blob(call)?;
         if arn != key.arn {
-            let message = "The key ID in the request does not identify a key that can perform this operation.";
+            let message =
+                "The key ID in the request does not identify a key that can perform this operation.";
             return Err(error("IncorrectKeyException", message));
         }
         return Ok((key, Some(sealed)));
@@ -104,7 +107,8 @@ fn read_blob(call: &Call<'_>) -> Result<(String, Vec<u8>), Refusal> {
 
 /// The encryption context as bytes; JSON objects keep their keys sorted.
 fn context_of(call: &Call<'_>, name: &str) -> Vec<u8> {
-    let context = call.parameters.get(name).filter(|context| context.as_object().is_some_and(|o| !o.is_empty()));
+    let context =
+        call.parameters.get(name).filter(|context| context.as_object().is_some_and(|o| !o.is_empty()));
     context.map(Value::to_string).unwrap_or_default().into_bytes()
 }
 
@@ -131,6 +135,7 @@ fn open(key: &KmsKey, context: Vec<u8>, sealed: &[u8]) -> Result<Vec<u8>, Refusa
     let (nonce, bytes) = sealed.split_at_checked(NONCE_LEN).ok_or_else(bad_ciphertext)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| bad_ciphertext())?;
     let mut bytes = bytes.to_vec();
-    let plain = cipher(key)?.open_in_place(nonce, Aad::from(context), &mut bytes).map_err(|_| bad_ciphertext())?;
+    let plain =
+        cipher(key)?.open_in_place(nonce, Aad::from(context), &mut bytes).map_err(|_| bad_ciphertext())?;
     Ok(plain.to_vec())
 }

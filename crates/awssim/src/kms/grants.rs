@@ -106,8 +106,7 @@ pub(super) fn retire(call: &Call<'_>) -> Result<Value, Refusal> {
     };
     let grant = found.ok_or_else(|| no_grant(id.or(token).unwrap_or_default()))?;
     let is_caller = |who: &String| policy::is_principal(who, &call.caller.arn);
-    let lets_grantee =
-        is_caller(&grant.grantee) && grant.operations.iter().any(|one| one == "RetireGrant");
+    let lets_grantee = is_caller(&grant.grantee) && grant.operations.iter().any(|one| one == "RetireGrant");
     if !lets_grantee && !grant.retiring.as_ref().is_some_and(is_caller) {
         call.key_named(&grant.key, "RetireGrant")?;
     }

@@ -3,7 +3,7 @@
 
 pub(crate) mod form;
 mod reply;
-mod sigv4;
+pub(crate) mod sigv4;
 pub(crate) mod xml;
 
 use std::net::SocketAddr;
@@ -25,11 +25,13 @@ use tokio_util::task::TaskTracker;
 use crate::device::Devices;
 use crate::faults::body::ReplyBody;
 use crate::faults::{Call, Faults, Refusal};
+use crate::import::{self, Imports};
+use crate::s3::ObjectFiles;
 use crate::store::{BlockStore, StoreError};
 use crate::world::{Caller, World};
-use crate::{admin, ebs, ec2, sts};
+use crate::{admin, ebs, ec2, kms, s3, sts};
 use form::Form;
-use sigv4::{KeyCache, Signed};
+use sigv4::{ChunkSigner, KeyCache, Signed};
 
 /// Longest body of a query-protocol call, in bytes.
 const MOST_FORM: usize = 1 << 20;
@@ -42,7 +44,7 @@ pub type RequestBody = BoxBody<Bytes, hyper::Error>;
 pub struct Config {
     /// Port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Volumes, snapshots, and what the world knows; reloaded at the next start.
+    /// Volumes, snapshots, objects, and what the world knows; reloaded at the next start.
     pub data_dir: PathBuf,
 }
 
@@ -57,6 +59,8 @@ pub struct Context {
     pub faults: Arc<Faults>,
     /// Block devices of access nodes.
     pub(crate) devices: Devices,
+    pub(crate) objects: ObjectFiles,
+    pub(crate) imports: Imports,
     keys: KeyCache,
 }
 
@@ -66,6 +70,14 @@ pub enum StartError {
     /// The data folder is no use.
     #[error("open the block store: failed to {0}")]
     Store(#[from] StoreError),
+    /// The folder of S3's objects is no use.
+    #[error("open the folder of objects {path}: {source}")]
+    Objects {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The world's file is no use.
     #[error("read {path}: {reason}")]
     World {
@@ -145,9 +157,18 @@ impl Server {
         let path = config.data_dir.join("world.json");
         let world = World::open(path.clone(), Arc::clone(&faults))
             .map_err(|reason| StartError::World { path, reason })?;
-        let devices = Devices::open(&config.data_dir.join("blocks/volumes"));
-        let (world, keys) = (Arc::new(world), KeyCache::default());
-        let context = Arc::new(Context { world, store, faults, devices, keys });
+        let path = config.data_dir.join("objects");
+        let objects = ObjectFiles::open(path.clone(), world.read().object_files())
+            .map_err(|source| StartError::Objects { path, source })?;
+        let context = Arc::new(Context {
+            world: Arc::new(world),
+            store,
+            faults,
+            devices: Devices::open(&config.data_dir.join("blocks/volumes")),
+            objects,
+            imports: Imports::default(),
+            keys: KeyCache::default(),
+        });
         ec2::resume_devices(&context);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -157,6 +178,7 @@ impl Server {
         let tasks = TaskTracker::new();
         tasks.spawn(accept(listener, Arc::clone(&context), stop.clone(), tasks.clone()));
         tasks.spawn(keep(Arc::clone(&context), stop.clone()));
+        tasks.spawn(import::work(Arc::clone(&context), stop.clone()));
         Ok(Running { address, context, stop, tasks })
     }
 }
@@ -209,10 +231,17 @@ async fn serve(context: Arc<Context>, request: Request<Incoming>) -> Response<Re
     let (parts, body) = request.into_parts();
     let service = Signed::of(&parts);
     match service {
-        Err(refusal) => reply::error(guess_service(&parts), &refusal),
+        Err(refusal) => match guess_service(&parts) {
+            "s3" => s3::refuse(refusal),
+            service => reply::error(service, &refusal),
+        },
+        Ok(signed) if signed.service == "s3" => s3::serve(&context, &signed, &parts, body).await,
         Ok(signed) if signed.service == "ebs" => serve_ebs(&context, signed, parts, body)
             .await
             .unwrap_or_else(|refusal| reply::error("ebs", &refusal)),
+        Ok(signed) if signed.service == "kms" => serve_kms(&context, signed, parts, body)
+            .await
+            .unwrap_or_else(|refusal| reply::error("kms", &refusal)),
         Ok(signed) => {
             let name = signed.service.clone();
             serve_query(&context, signed, parts, body)
@@ -223,7 +252,12 @@ async fn serve(context: Arc<Context>, request: Request<Incoming>) -> Response<Re
 }
 
 fn guess_service(parts: &http::request::Parts) -> &'static str {
-    if parts.uri.path().starts_with("/snapshots") { "ebs" } else { "ec2" }
+    match parts.uri.path() {
+        path if path.starts_with("/snapshots") => "ebs",
+        "/" if kms_action(parts).is_some() => "kms",
+        "/" => "ec2",
+        _ => "s3",
+    }
 }
 
 async fn serve_ebs(
@@ -290,11 +324,36 @@ async fn serve_query(
     Ok(reply::document(done, &plan))
 }
 
+/// The action that the header of KMS's JSON protocol names.
+fn kms_action(parts: &http::request::Parts) -> Option<&str> {
+    parts.headers.get("x-amz-target")?.to_str().ok()?.strip_prefix("TrentService.")
+}
+
+async fn serve_kms(
+    context: &Arc<Context>,
+    mut signed: Signed,
+    parts: http::request::Parts,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let body = read_body(&mut signed, body).await?;
+    let caller = context.authenticate(&signed)?;
+    let action = kms_action(&parts).ok_or_else(|| kms::unknown_operation(""))?;
+    let plan = context.faults.before_call(Call::new("kms", action, &caller.account, &signed.region)).await?;
+    let text = kms::call(context, &caller, &signed.region, action, &body)?;
+    Ok(reply::json(text, &plan))
+}
+
 impl Context {
     /// Whose the signature is; the check of the signature itself.
     fn authenticate(&self, signed: &Signed) -> Result<Caller, Refusal> {
+        Ok(self.authenticate_chunks(signed)?.0)
+    }
+
+    /// The same, with what checks the chunks of the body.
+    pub(crate) fn authenticate_chunks(&self, signed: &Signed) -> Result<(Caller, ChunkSigner), Refusal> {
         let key = self.world.access_key(&signed.access_key, signed.token.as_deref())?;
         signed.verify(&key.secret, self.faults.clock().epoch_seconds(), &self.keys)?;
-        Ok(key.caller)
+        let signer = signed.chunk_signer(&key.secret, &self.keys);
+        Ok((key.caller, signer))
     }
 }

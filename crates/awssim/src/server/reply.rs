@@ -14,6 +14,12 @@ pub(crate) fn document(text: String, plan: &FaultPlan) -> Response<ReplyBody> {
     response.body(plan.body(vec![Bytes::from(text)])).unwrap_or_else(|_| Response::new(body::empty()))
 }
 
+/// JSON, as the fault plan lets it through.
+pub(crate) fn json(text: String, plan: &FaultPlan) -> Response<ReplyBody> {
+    let response = Response::builder().status(200).header("content-type", "application/x-amz-json-1.1");
+    response.body(plan.body(vec![Bytes::from(text)])).unwrap_or_else(|_| Response::new(body::empty()))
+}
+
 /// An error in the service's shape.
 pub(crate) fn error(service: &str, refusal: &Refusal) -> Response<ReplyBody> {
     let id = format!("{:032x}", rand::random::<u128>());
@@ -22,6 +28,10 @@ pub(crate) fn error(service: &str, refusal: &Refusal) -> Response<ReplyBody> {
         "ebs" => {
             let body = json!({ "Message": refusal.message, "Reason": refusal.reason });
             ("application/json", body.to_string())
+        }
+        "kms" => {
+            let body = json!({ "__type": code, "message": refusal.message });
+            ("application/x-amz-json-1.1", body.to_string())
         }
         "sts" | "iam" => {
             let namespace = "https://sts.amazonaws.com/doc/2011-06-15/";
@@ -64,10 +74,10 @@ fn own_code(service: &str, code: &str) -> String {
             "AuthFailure"
         }
         ("ec2", "ExpiredToken") => "RequestExpired",
-        ("ebs", "InvalidClientTokenId") => "UnrecognizedClientException",
-        ("ebs", "SignatureDoesNotMatch") => "InvalidSignatureException",
-        ("ebs", "ExpiredToken") => "ExpiredTokenException",
-        ("ebs", "MissingAuthenticationToken") => "MissingAuthenticationTokenException",
+        ("ebs" | "kms", "InvalidClientTokenId") => "UnrecognizedClientException",
+        ("ebs" | "kms", "SignatureDoesNotMatch") => "InvalidSignatureException",
+        ("ebs" | "kms", "ExpiredToken") => "ExpiredTokenException",
+        ("ebs" | "kms", "MissingAuthenticationToken") => "MissingAuthenticationTokenException",
         (_, other) => other,
     };
     own.to_owned()

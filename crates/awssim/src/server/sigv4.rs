@@ -1,6 +1,6 @@
 //! Signature version 4, checked as AWS checks it: in the header or in the query of a presigned URL, with the scope's
 //! date, region and service, within a quarter of an hour of our clock. The body's hash is checked where the client
-//! signed one; `UNSIGNED-PAYLOAD` is taken as it is.
+//! signed one; `UNSIGNED-PAYLOAD` is taken as it is. S3's bodies in signed chunks go on with [`ChunkSigner`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -25,8 +25,8 @@ pub(crate) struct Signed {
     pub(crate) token: Option<String>,
     pub(crate) region: String,
     pub(crate) service: String,
-    /// The hash that the client signed; the body has to have it.
-    payload_hash: Option<String>,
+    /// What the client signed of the body: a hash, which the body has to have, or one of S3's words.
+    content: String,
     date: String,
     time: String,
     signature: String,
@@ -82,13 +82,15 @@ impl Signed {
             token: from_request("x-amz-security-token", "X-Amz-Security-Token"),
             region: region.to_owned(),
             service: service.to_owned(),
-            payload_hash: (payload.len() == 64).then(|| payload.clone()),
+            content: payload.clone(),
             date: date.to_owned(),
             time,
             signature,
             canonical: String::new(),
         };
-        signed.canonical = canonical_request(parts, query, is_presigned, &signed_headers, &payload);
+        let is_s3 = service == "s3";
+        let path = if is_s3 { encoded_once(parts.uri.path()) } else { encoded_twice(parts.uri.path()) };
+        signed.canonical = canonical_request(parts, &path, query, is_presigned, &signed_headers, &payload);
         Ok(signed)
     }
 
@@ -107,8 +109,20 @@ impl Signed {
 
     /// Checks the body against the hash that was signed, where one was.
     pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), Refusal> {
-        let Some(signed) = &self.payload_hash else { return Ok(()) };
-        if *signed == hex::encode(digest::digest(&digest::SHA256, body)) {
+        if self.content.len() != 64 {
+            return Ok(());
+        }
+        self.check_hash(digest::digest(&digest::SHA256, body).as_ref())
+    }
+
+    /// What the client signed of the body: empty, a hash in hexadecimal, or one of S3's words for what it did not.
+    pub(crate) fn content(&self) -> &str {
+        &self.content
+    }
+
+    /// Checks the hash of a body against the one that was signed.
+    pub(crate) fn check_hash(&self, sha256: &[u8]) -> Result<(), Refusal> {
+        if self.content == hex::encode(sha256) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -138,19 +152,74 @@ impl Signed {
         if !self.time.starts_with(&self.date) {
             return Err(incomplete("The date in the credential scope does not match the request's date"));
         }
-        let scope = format!("{}/{}/{}/aws4_request", self.date, self.region, self.service);
+        let scope = self.scope();
         let hash = hex::encode(digest::digest(&digest::SHA256, self.canonical.as_bytes()));
         let to_sign = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{hash}", self.time);
         let key = keys.key(secret, &self.date, &self.region, &self.service);
         let given = hex::decode(&self.signature).unwrap_or_default();
-        hmac::verify(&key, to_sign.as_bytes(), &given).map_err(|_| {
-            Refusal::new(
-                403,
-                "SignatureDoesNotMatch",
-                None,
-                "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method.",
-            )
-        })
+        hmac::verify(&key, to_sign.as_bytes(), &given).map_err(|_| mismatch())
+    }
+
+    fn scope(&self) -> String {
+        format!("{}/{}/{}/aws4_request", self.date, self.region, self.service)
+    }
+
+    /// What checks the signatures of the chunks of the body.
+    pub(crate) fn chunk_signer(&self, secret: &str, keys: &KeyCache) -> ChunkSigner {
+        ChunkSigner {
+            key: keys.key(secret, &self.date, &self.region, &self.service),
+            time: self.time.clone(),
+            scope: self.scope(),
+            previous: self.signature.clone(),
+        }
+    }
+}
+
+fn mismatch() -> Refusal {
+    Refusal::new(
+        403,
+        "SignatureDoesNotMatch",
+        None,
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method.",
+    )
+}
+
+/// Checks the signatures of a body in chunks: each signs the one before it, the first signs the request's.
+#[derive(Debug, Clone)]
+pub(crate) struct ChunkSigner {
+    key: hmac::Key,
+    time: String,
+    scope: String,
+    previous: String,
+}
+
+impl ChunkSigner {
+    /// The next chunk's hash against its signature.
+    pub(crate) fn check_chunk(&mut self, sha256: &[u8], signature: &str) -> Result<(), Refusal> {
+        let of_nothing = hex::encode(digest::digest(&digest::SHA256, b""));
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256-PAYLOAD\n{}\n{}\n{}\n{of_nothing}\n{}",
+            self.time,
+            self.scope,
+            self.previous,
+            hex::encode(sha256)
+        );
+        self.check(&to_sign, signature)
+    }
+
+    /// The trailer, as `name:value` and a line feed for each, against its signature.
+    pub(crate) fn check_trailer(&mut self, trailer: &str, signature: &str) -> Result<(), Refusal> {
+        let hash = hex::encode(digest::digest(&digest::SHA256, trailer.as_bytes()));
+        let to_sign =
+            format!("AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{}\n{hash}", self.time, self.scope, self.previous);
+        self.check(&to_sign, signature)
+    }
+
+    fn check(&mut self, to_sign: &str, signature: &str) -> Result<(), Refusal> {
+        let given = hex::decode(signature).unwrap_or_default();
+        hmac::verify(&self.key, to_sign.as_bytes(), &given).map_err(|_| mismatch())?;
+        self.previous = signature.to_owned();
+        Ok(())
     }
 }
 
@@ -207,8 +276,19 @@ fn header_value(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
+/// The path of EC2, STS and EBS calls is signed with its escapes escaped again; none of ours has any but in ids.
+fn encoded_twice(path: &str) -> String {
+    path.split('/').map(encode).collect::<Vec<_>>().join("/")
+}
+
+/// S3's is signed as it is sent, with one spelling of every character.
+fn encoded_once(path: &str) -> String {
+    path.split('/').map(|segment| encode(&decode_strict(segment))).collect::<Vec<_>>().join("/")
+}
+
 fn canonical_request(
     parts: &Parts,
+    path: &str,
     query: &str,
     is_presigned: bool,
     signed_headers: &str,
@@ -223,9 +303,7 @@ fn canonical_request(
         .collect();
     pairs.sort();
     let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    // The path of EC2, STS and EBS calls is signed with its escapes escaped again; none of ours has any but in ids.
-    let path: Vec<String> = parts.uri.path().split('/').map(encode).collect();
-    let mut canonical = format!("{}\n{}\n{}\n", parts.method, path.join("/"), pairs.join("&"));
+    let mut canonical = format!("{}\n{path}\n{}\n", parts.method, pairs.join("&"));
     for name in signed_headers.split(';') {
         let values: Vec<String> = parts
             .headers
@@ -240,11 +318,13 @@ fn canonical_request(
     canonical
 }
 
-fn decode_strict(text: &str) -> String {
+/// Percent-decoding in which `+` is a plus.
+pub(crate) fn decode_strict(text: &str) -> String {
     decode(&text.replace('+', "%2B"))
 }
 
-fn encode(text: &str) -> String {
+/// Percent-encoding as signatures want it.
+pub(crate) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
@@ -264,12 +344,50 @@ fn parse_time(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
     fn times_are_read() {
         assert_eq!(parse_time("19700102T000001Z"), Some(86_401));
         assert_eq!(parse_time("yesterday"), None);
+    }
+
+    /// The example of AWS's documentation "Signature calculations for the authorization header: transferring payload
+    /// in multiple chunks".
+    pub(crate) fn documented_signer() -> ChunkSigner {
+        let signed = Signed {
+            access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            token: None,
+            region: "us-east-1".to_owned(),
+            service: "s3".to_owned(),
+            content: "STREAMING-AWS4-HMAC-SHA256-PAYLOAD".to_owned(),
+            date: "20130524".to_owned(),
+            time: "20130524T000000Z".to_owned(),
+            signature: "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9".to_owned(),
+            canonical: String::new(),
+        };
+        signed.chunk_signer("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", &KeyCache::default())
+    }
+
+    #[test]
+    fn chunks_are_signed_as_documented() {
+        let mut signer = documented_signer();
+        let hash = |length: usize| digest::digest(&digest::SHA256, &vec![b'a'; length]);
+        let chunks = [
+            (65_536, "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648"),
+            (1_024, "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497"),
+            (0, "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9"),
+        ];
+        for (length, signature) in chunks {
+            assert_eq!(signer.check_chunk(hash(length).as_ref(), signature), Ok(()), "{length}");
+        }
+        assert!(signer.check_chunk(hash(0).as_ref(), chunks[0].1).is_err());
+    }
+
+    #[test]
+    fn an_s3_path_is_encoded_once() {
+        assert_eq!(encoded_once("/b/a%20b/c+d(1)"), "/b/a%20b/c%2Bd%281%29");
+        assert_eq!(encoded_twice("/b/a%20b"), "/b/a%2520b");
     }
 }

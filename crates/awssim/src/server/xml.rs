@@ -33,6 +33,11 @@ impl Xml {
         let _infallible = write!(self.0, "<{tag}>{}</{tag}>", quick_xml::escape::escape(value.as_str()));
     }
 
+    /// Text inside the element that is open.
+    pub(crate) fn inner_text(&mut self, value: &str) {
+        self.0.push_str(&quick_xml::escape::escape(value));
+    }
+
     /// An element with text, where there is a value.
     pub(crate) fn maybe<T: std::fmt::Display>(&mut self, tag: &str, value: Option<T>) {
         if let Some(value) = value {

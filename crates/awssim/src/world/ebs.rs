@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::identity::Caller;
 use super::policy::Asked;
 use super::resource::{Marks, Snapshot, SnapshotStep};
-use super::{World, new_id};
+use super::{KeyRefusal, State, Via, World, new_id};
 use crate::ebs::{Backend, EbsSnapshot, SnapshotState, Start, Started};
 use crate::faults::{Faults, Refusal};
 use crate::server::Context;
@@ -54,6 +54,17 @@ impl Backend for Context {
             let message = format!("The snapshot '{id}' is a local snapshot on an Outpost.");
             return Err(Refusal::new(400, "ValidationException", Some("INVALID_SNAPSHOT_ID"), message));
         }
+        if let Some(key) = &snapshot.kms_key {
+            let uses: &[&str] = match action {
+                "GetSnapshotBlock" | "ListSnapshotBlocks" | "ListChangedBlocks" => &["Decrypt"],
+                "PutSnapshotBlock" => &["GenerateDataKey"],
+                // StartSnapshot asks about its own key; CompleteSnapshot needs none.
+                _ => &[],
+            };
+            if !uses.is_empty() {
+                state.use_key(caller, key, uses, Via::Ebs, now).map_err(key_refused)?;
+            }
+        }
         let progress = match snapshot.state(now) {
             "completed" => SnapshotState::Completed,
             "pending" => SnapshotState::Pending,
@@ -94,35 +105,21 @@ impl Backend for Context {
                 );
                 return Err(Refusal::new(400, "ConcurrentLimitExceededException", None, message));
             }
-            let by_default =
-                state.accounts.get(&caller.account).is_some_and(|account| account.encryption_by_default);
-            let parent = start.parent_snapshot_id.as_ref().and_then(|id| state.snapshots.get(id));
-            if by_default && parent.is_some_and(|parent| !parent.encrypted) {
-                let message = "The parent snapshot is not encrypted, and encryption by default is on.";
-                return Err(Refusal::new(
-                    400,
-                    "ValidationException",
-                    Some("INVALID_PARAMETER_VALUE"),
-                    message,
-                ));
-            }
-            let encrypted =
-                start.encrypted.unwrap_or(by_default) || parent.is_some_and(|parent| parent.encrypted);
-            let key = start.kms_key_arn.clone().or_else(|| parent.and_then(|parent| parent.kms_key.clone()));
-            let default_key = format!("arn:aws:kms:{region}:{}:alias/aws/ebs", caller.account);
+            let kms_key = key_of_new(state, caller, region, start, now)?;
             let snapshot = Snapshot {
                 id: new_id("snap"),
                 account: caller.account.clone(),
                 region: region.to_owned(),
                 volume: "vol-ffffffff".to_owned(),
                 size_gib: start.volume_size,
-                encrypted,
-                kms_key: encrypted.then(|| key.unwrap_or(default_key)),
+                encrypted: kms_key.is_some(),
+                kms_key,
                 description: start.description.clone().unwrap_or_default(),
                 tags: start.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
                 started_ms: now,
                 ready_ms: now,
                 step: SnapshotStep::Started,
+                status_message: None,
                 shared_with: Vec::new(),
                 marks: Marks::default(),
             };
@@ -155,6 +152,52 @@ impl Backend for Context {
                 snapshot.step = SnapshotStep::Failed;
             }
         });
+    }
+}
+
+/// The ARN of the key that a started snapshot gets, if it is encrypted: the one named, else the parent's, else the
+/// account's default. The caller has to be allowed to use it.
+fn key_of_new(
+    state: &mut State,
+    caller: &Caller,
+    region: &str,
+    start: &Start,
+    now: u64,
+) -> Result<Option<String>, Refusal> {
+    let by_default = state.encrypts_by_default(&caller.account, region);
+    let parent = start.parent_snapshot_id.as_ref().and_then(|id| state.snapshots.get(id));
+    let parent_key = parent.and_then(|parent| parent.kms_key.clone());
+    let would_be_plain = parent.is_some_and(|parent| !parent.encrypted) || start.encrypted == Some(false);
+    if by_default && would_be_plain {
+        let message = "The snapshot or its parent would not be encrypted, and encryption by default is on.";
+        return Err(Refusal::new(400, "ValidationException", Some("INVALID_PARAMETER_VALUE"), message));
+    }
+    if parent_key.is_none() && !start.encrypted.unwrap_or(by_default) {
+        return Ok(None);
+    }
+    let key = match (&start.kms_key_arn, parent_key) {
+        (Some(named), _) => {
+            let found = state.find_key(&caller.account, region, named, now);
+            found.ok_or_else(|| key_refused(KeyRefusal::NotFound { key: named.clone() }))?
+        }
+        (None, Some(of_parent)) => of_parent,
+        (None, None) => state.default_key(&caller.account, region, now),
+    };
+    let uses = ["DescribeKey", "GenerateDataKeyWithoutPlaintext"];
+    state.use_key(caller, &key, &uses, Via::Ebs, now).map_err(key_refused)?;
+    Ok(Some(key))
+}
+
+/// The trouble with a key, as the EBS direct APIs answer it.
+fn key_refused(refusal: KeyRefusal) -> Refusal {
+    let message = refusal.to_string();
+    match refusal {
+        KeyRefusal::Denied { .. } => {
+            Refusal::new(403, "AccessDeniedException", Some("DEPENDENCY_ACCESS_DENIED"), message)
+        }
+        KeyRefusal::NotFound { .. } | KeyRefusal::Disabled { .. } | KeyRefusal::PendingDeletion { .. } => {
+            Refusal::new(400, "ValidationException", Some("INVALID_CUSTOMER_KEY"), message)
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use super::World;
 use super::resource::{Marks, Snapshot, SnapshotStep, Tags};
 
 impl World {
-    /// Ids of every live resource of an account, by kind; of all accounts when none is named.
+    /// Ids of every live resource of an account, by kind; of all accounts when none is named. Objects of S3, uploads
+    /// in parts that were not ended, and imports that are not over are among them.
     #[must_use]
     pub fn inventory(&self, account: Option<&str>) -> BTreeMap<&'static str, Vec<String>> {
         let now = self.now_ms();
@@ -30,6 +31,20 @@ impl World {
             "instances",
             state.instances.values().filter(is_alive).map(|one| one.id.clone()).collect(),
         );
+        let buckets = state.buckets.iter().filter(|(_, one)| is_asked(&one.account));
+        let objects =
+            buckets.flat_map(|(name, one)| one.objects.keys().map(move |key| format!("{name}/{key}")));
+        kinds.insert("s3_objects", objects.collect());
+        let uploads = state.uploads.iter().filter(|(_, one)| is_asked(&one.account));
+        kinds.insert(
+            "s3_uploads",
+            uploads.map(|(id, one)| format!("{}/{}?uploadId={id}", one.bucket, one.key)).collect(),
+        );
+        let is_active = |one: &&super::ImportTask| is_asked(&one.account) && one.step.is_alive();
+        kinds.insert(
+            "import_tasks",
+            state.imports.values().filter(is_active).map(|one| one.id.clone()).collect(),
+        );
         kinds
     }
 
@@ -51,6 +66,7 @@ impl World {
                 started_ms: now,
                 ready_ms: now,
                 step: SnapshotStep::Completed,
+                status_message: None,
                 shared_with: Vec::new(),
                 marks: Marks::default(),
             };

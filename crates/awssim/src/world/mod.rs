@@ -1,10 +1,13 @@
 //! What exists: accounts with their users, roles and sessions, and their EC2 resources. One lock, held for moments
 //! and never over the copying of blocks; a JSON file keeps everything over restarts.
 
+mod bucket;
 mod declare;
 mod ebs;
 mod identity;
+mod import;
 mod inventory;
+pub(crate) mod kms;
 mod operations;
 mod place;
 pub(crate) mod policy;
@@ -17,12 +20,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::faults::{Faults, Refusal};
 
+pub use bucket::CreateBucketError;
+pub(crate) use bucket::{Object, Part, Piece, Upload};
 pub use identity::{AccessKey, Caller};
 pub(crate) use identity::{ActiveKey, Session, random_text};
+pub(crate) use import::{ImageFormat, ImportStep, ImportTask};
+pub use kms::KeyState;
+pub(crate) use kms::{KeyRefusal, Via};
 pub use place::Placed;
 pub(crate) use policy::Asked;
 pub use resource::{
-    Attachment, Image, Instance, Interface, Mapping, Marks, Snapshot, SnapshotStep, Subnet, Volume,
+    Attachment, Image, Instance, Interface, Mapping, Marks, Snapshot, SnapshotStep, StateReason, Subnet,
+    Volume,
 };
 pub(crate) use state::{KeyPair, REGIONS, State};
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::new_id;
+use super::{KeyState, new_id};
 use crate::admin::{NewSynthetic, Operations};
 use crate::server::Context;
 
@@ -33,6 +33,23 @@ struct NewRole {
     policies: Vec<Value>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    account: String,
+    region: String,
+    policy: Option<Value>,
+    alias: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyChange {
+    arn: String,
+    state: Option<KeyState>,
+    policy: Option<Value>,
+}
+
 impl Operations for Context {
     fn create_account(&self, description: Value) -> Result<Value, String> {
         let new: NewAccount = read(description)?;
@@ -56,6 +73,33 @@ impl Operations for Context {
 
     fn declare(&self, kind: &str, description: Value) -> Result<Value, String> {
         self.world.declare(kind, description)
+    }
+
+    fn create_key(&self, description: Value) -> Result<Value, String> {
+        let new: NewKey = read(description)?;
+        check_account(&new.account)?;
+        if let Some(alias) = new.alias.as_ref().filter(|alias| !alias.starts_with("alias/")) {
+            return Err(format!("{alias:?} is no alias: it has to begin with alias/"));
+        }
+        let arn = self.world.create_key(&new.account, &new.region, new.policy);
+        if let Some(alias) = &new.alias {
+            self.world.name_key(&arn, alias);
+        }
+        Ok(json!({ "arn": arn }))
+    }
+
+    fn change_key(&self, description: Value) -> Result<(), String> {
+        let change: KeyChange = read(description)?;
+        if self.world.key_state(&change.arn).is_none() {
+            return Err(format!("there is no key {}", change.arn));
+        }
+        if let Some(state) = change.state {
+            self.world.set_key_state(&change.arn, state);
+        }
+        if let Some(policy) = change.policy {
+            self.world.set_key_policy(&change.arn, policy);
+        }
+        Ok(())
     }
 
     fn register_snapshot(&self, new: &NewSynthetic) -> Result<String, String> {

@@ -121,6 +121,7 @@ impl Context {
                 target: "running".to_owned(),
                 ready_ms: now,
                 marks: Marks::default(),
+                state_reason: None,
             };
             state.instances.insert(instance_id, instance);
         });

@@ -37,12 +37,19 @@ impl Caller {
     pub(crate) fn may(&self, asked: &Asked) -> bool {
         let mut asked = asked.clone();
         asked.context.entry("aws:principalarn".to_owned()).or_default().push(self.arn.clone());
-        let own = evaluate(&self.policies, &asked);
-        let narrowed = self
-            .session_policy
+        self.own_verdict(&asked) == Some(true) && self.is_within_session(&asked)
+    }
+
+    /// What the caller's own policies say: see [`evaluate`].
+    pub(crate) fn own_verdict(&self, asked: &Asked) -> Option<bool> {
+        evaluate(&self.policies, asked)
+    }
+
+    /// Whether the session policy allows it, where the session was narrowed.
+    pub(crate) fn is_within_session(&self, asked: &Asked) -> bool {
+        self.session_policy
             .as_ref()
-            .is_none_or(|policy| evaluate(std::slice::from_ref(policy), &asked) == Some(true));
-        own == Some(true) && narrowed
+            .is_none_or(|policy| evaluate(std::slice::from_ref(policy), asked) == Some(true))
     }
 
     /// [`Self::may`], or the refusal in EC2's words.
@@ -80,31 +87,53 @@ pub(crate) fn evaluate(policies: &[Value], asked: &Asked) -> Option<bool> {
 
 /// Whether a trust policy lets a principal do it.
 pub(crate) fn trusts(trust: &Value, account: &str, arn: &str, asked: &Asked) -> bool {
-    let mut verdict = false;
-    for statement in statements(trust) {
-        let principals =
-            strings(statement.get("Principal").and_then(|who| who.get("AWS")).unwrap_or(&Value::Null));
-        let is_anyone = statement.get("Principal").and_then(Value::as_str) == Some("*");
-        let is_named = principals.iter().any(|who| {
-            who == "*"
-                || who == account
-                || who == arn
-                || *who == format!("arn:aws:iam::{account}:root")
-                || role_of_session(arn).as_deref() == Some(who.as_str())
-        });
-        if !(is_anyone || is_named)
-            || !action_matches(statement, &asked.action)
-            || !conditions_hold(statement, asked)
-        {
+    matches!(resource_says(trust, account, arn, asked), Said::Allowed | Said::Delegated)
+}
+
+/// What the policy of a resource says of a principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// A statement denies it.
+    Denied,
+    /// A statement names the principal, or anyone.
+    Allowed,
+    /// A statement names the principal's account, whose own policies are to decide.
+    Delegated,
+    /// No statement is about it.
+    Nothing,
+}
+
+/// Evaluates the policy of a resource for a principal of an account.
+pub(crate) fn resource_says(policy: &Value, account: &str, arn: &str, asked: &Asked) -> Said {
+    let mut said = Said::Nothing;
+    for statement in statements(policy) {
+        let named = named_in(statement, account, arn);
+        if named == Said::Nothing || !applies(statement, asked) {
             continue;
         }
         match statement.get("Effect").and_then(Value::as_str) {
-            Some("Deny") => return false,
-            Some("Allow") => verdict = true,
+            Some("Deny") => return Said::Denied,
+            Some("Allow") if said != Said::Allowed => said = named,
             _ => {}
         }
     }
-    verdict
+    said
+}
+
+/// How a statement names a principal: itself or anyone, by its account, or not at all.
+fn named_in(statement: &Value, account: &str, arn: &str) -> Said {
+    let principal = statement.get("Principal").unwrap_or(&Value::Null);
+    let principals = strings(principal.get("AWS").unwrap_or(principal));
+    if principals.iter().any(|who| who == "*" || is_principal(who, arn)) {
+        return Said::Allowed;
+    }
+    let root = format!("arn:aws:iam::{account}:root");
+    if principals.iter().any(|who| who == account || *who == root) { Said::Delegated } else { Said::Nothing }
+}
+
+/// Whether a policy or a grant that names `who` means the caller with this ARN, or the role of its session.
+pub(crate) fn is_principal(who: &str, arn: &str) -> bool {
+    who == arn || role_of_session(arn).as_deref() == Some(who)
 }
 
 /// `arn:aws:sts::A:assumed-role/R/S` is the role `arn:aws:iam::A:role/R`.
@@ -196,6 +225,16 @@ fn strings(value: &Value) -> Vec<String> {
     }
 }
 
+/// Whether a trust policy lets one of AWS's services do it, such as `vmie.amazonaws.com`.
+pub(crate) fn trusts_service(trust: &Value, service: &str, asked: &Asked) -> bool {
+    let is_named = |statement: &&Value| {
+        let services = statement.get("Principal").and_then(|principal| principal.get("Service"));
+        strings(services.unwrap_or(&Value::Null)).iter().any(|who| who == service)
+    };
+    let about: Vec<Value> = statements(trust).into_iter().filter(is_named).cloned().collect();
+    evaluate(&[serde_json::json!({ "Statement": about })], asked) == Some(true)
+}
+
 /// `*` stands for anything, `?` for one character.
 pub(crate) fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
@@ -243,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn a_service_is_trusted_by_its_name_alone() {
+        let trust = json!({ "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
+            "Principal": { "Service": "vmie.amazonaws.com" },
+            "Condition": { "StringEquals": { "sts:Externalid": "vmimport" } } }] });
+        let asked = Asked::new("sts:AssumeRole", "*").with("sts:ExternalId", "vmimport");
+        assert!(trusts_service(&trust, "vmie.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "ec2.amazonaws.com", &asked));
+        assert!(!trusts_service(&trust, "vmie.amazonaws.com", &Asked::new("sts:AssumeRole", "*")));
+        assert!(!trusts(&trust, "111122223333", "arn:aws:iam::111122223333:user/u", &asked));
+    }
+
+    #[test]
     fn deny_wins_and_silence_is_no() {
         let asked = Asked::new("ec2:DeleteSnapshot", "arn:aws:ec2:r::snapshot/snap-1");
         let allow = json!({ "Effect": "Allow", "Action": "ec2:*", "Resource": "*" });
@@ -275,5 +326,25 @@ mod tests {
         assert!(!trusts(&trust, "111122223333", user, &asked));
         assert!(trusts(&trust, "111122223333", user, &asked.clone().with("sts:ExternalId", "secret")));
         assert!(!trusts(&trust, "444455556666", user, &asked.with("sts:ExternalId", "secret")));
+    }
+
+    #[test]
+    fn a_policy_of_a_resource_names_or_delegates() {
+        let says = |principal: Value| {
+            let policy = json!({ "Statement": [{ "Effect": "Allow", "Action": "kms:De*", "Resource": "*",
+                "Principal": principal }] });
+            let session = "arn:aws:sts::111122223333:assumed-role/backup/s";
+            resource_says(
+                &policy,
+                "111122223333",
+                session,
+                &Asked::new("kms:Decrypt", "arn:aws:kms:r:a:key/k"),
+            )
+        };
+        assert_eq!(says(json!("*")), Said::Allowed);
+        assert_eq!(says(json!({ "AWS": "arn:aws:iam::111122223333:role/backup" })), Said::Allowed);
+        assert_eq!(says(json!({ "AWS": ["444455556666", "111122223333"] })), Said::Delegated);
+        assert_eq!(says(json!({ "AWS": "arn:aws:iam::444455556666:root" })), Said::Nothing);
+        assert_eq!(says(json!({ "Service": "ec2.amazonaws.com" })), Said::Nothing);
     }
 }

@@ -51,15 +51,15 @@ impl Volume {
     #[must_use]
     pub const fn state(&self, now_ms: u64) -> &'static str {
         match &self.attachment {
+            None if now_ms < self.ready_ms => "creating",
             _ if self.marks.is_failed => "error",
             Some(_) => "in-use",
-            None if now_ms < self.ready_ms => "creating",
             None => "available",
         }
     }
 }
 
-/// What a volume, a snapshot or an instance has from outside the calls that are modelled: from an operator of the
+/// What a volume, a snapshot or an instance has mostly from outside the calls that are modelled: from an operator of the
 /// simulator, from the Marketplace, from an Outpost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -68,7 +68,7 @@ pub struct Marks {
     pub product_codes: Vec<String>,
     /// ARN of the Outpost it is on.
     pub outpost: Option<String>,
-    /// A volume in the state `error`.
+    /// A volume in the state `error`: it was declared to be, or its key could not be used.
     pub is_failed: bool,
 }
 
@@ -144,10 +144,13 @@ pub struct Snapshot {
     pub tags: Tags,
     /// When started.
     pub started_ms: u64,
-    /// Pending until then, for one that was taken.
+    /// Pending until then, for one that was taken or whose copy fails.
     pub ready_ms: u64,
     /// How far.
     pub step: SnapshotStep,
+    /// Why it failed.
+    #[serde(default)]
+    pub status_message: Option<String>,
     /// Accounts it is shared with.
     pub shared_with: Vec<String>,
     /// What else it was marked with.
@@ -165,10 +168,12 @@ impl Snapshot {
             {
                 "completed"
             }
-            SnapshotStep::Taken | SnapshotStep::Copied | SnapshotStep::Completed | SnapshotStep::Started => {
-                "pending"
-            }
-            SnapshotStep::Failed => "error",
+            SnapshotStep::Failed if now_ms >= self.ready_ms => "error",
+            SnapshotStep::Taken
+            | SnapshotStep::Copied
+            | SnapshotStep::Completed
+            | SnapshotStep::Started
+            | SnapshotStep::Failed => "pending",
         }
     }
 
@@ -287,13 +292,31 @@ pub struct Instance {
     pub tags: Tags,
     /// When launched.
     pub launched_ms: u64,
-    /// `running`, `stopped` or `terminated`: where it goes.
+    /// Where it goes: `running`, `stopped` or `terminated`; `launch_failed` or `start_failed` by way of `pending`.
     pub target: String,
     /// On its way until then.
     pub ready_ms: u64,
+    /// Why it stopped or ended.
+    #[serde(default)]
+    pub state_reason: Option<StateReason>,
     /// What else it was marked with.
     #[serde(default)]
     pub marks: Marks,
+}
+
+/// Why an instance is in its state, in EC2's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReason {
+    /// Such as `Client.InternalError`.
+    pub code: String,
+    /// The code again, and a sentence.
+    pub message: String,
+}
+
+impl StateReason {
+    pub(crate) fn new(code: &str, sentence: &str) -> Self {
+        Self { code: code.to_owned(), message: format!("{code}: {sentence}") }
+    }
 }
 
 impl Instance {
@@ -301,10 +324,10 @@ impl Instance {
     #[must_use]
     pub fn state(&self, now_ms: u64) -> (u16, &'static str) {
         match (self.target.as_str(), now_ms >= self.ready_ms) {
-            ("running", false) => (0, "pending"),
+            ("running" | "launch_failed" | "start_failed", false) => (0, "pending"),
             ("running", true) => (16, "running"),
             ("stopped", false) => (64, "stopping"),
-            ("stopped", true) => (80, "stopped"),
+            ("stopped" | "start_failed", true) => (80, "stopped"),
             (_, false) => (32, "shutting-down"),
             (_, true) => (48, "terminated"),
         }

@@ -1,11 +1,14 @@
 //! The whole state, as it is written down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::bucket::{Bucket, Upload};
 use super::identity::{Key, Role, Session, User};
+use super::import::ImportTask;
+use super::kms::{Alias, Grant, KmsKey};
 use super::new_id;
 use super::resource::{Image, Instance, Snapshot, Subnet, Tags, Volume};
 use crate::faults::Refusal;
@@ -33,6 +36,17 @@ pub(crate) struct State {
     pub(crate) key_pairs: BTreeMap<String, KeyPair>,
     /// Instances that this machine stands for → where their block devices appear.
     pub(crate) access_nodes: BTreeMap<String, PathBuf>,
+    /// By ARN.
+    pub(crate) kms_keys: BTreeMap<String, KmsKey>,
+    /// By the alias's ARN.
+    pub(crate) kms_aliases: BTreeMap<String, Alias>,
+    /// By id.
+    pub(crate) kms_grants: BTreeMap<String, Grant>,
+    /// By name.
+    pub(crate) buckets: BTreeMap<String, Bucket>,
+    /// By upload id.
+    pub(crate) uploads: BTreeMap<String, Upload>,
+    pub(crate) imports: BTreeMap<String, ImportTask>,
     /// `account/region/action/token` → what it made, and of what parameters.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
 }
@@ -41,7 +55,10 @@ pub(crate) struct State {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct AccountState {
-    pub(crate) encryption_by_default: bool,
+    /// Regions in which new volumes and snapshots are encrypted unasked.
+    pub(crate) encrypted_regions: BTreeSet<String>,
+    /// By region: the key that EBS takes when none is named, where it is not the AWS managed one.
+    pub(crate) default_keys: BTreeMap<String, String>,
 }
 
 /// A security group.
@@ -158,6 +175,7 @@ impl State {
         of!(snapshots);
         of!(images);
         of!(instances);
+        of!(imports);
         None
     }
 

@@ -126,6 +126,14 @@ impl Operations for OpenWorld {
         Err("this world has no roles".to_owned())
     }
 
+    fn create_key(&self, _: Value) -> Result<Value, String> {
+        Err("this world has no keys".to_owned())
+    }
+
+    fn change_key(&self, _: Value) -> Result<(), String> {
+        Err("this world has no keys".to_owned())
+    }
+
     fn register_snapshot(&self, new: &NewSynthetic) -> Result<String, String> {
         let id = new.snapshot_id.clone().ok_or("this world makes no ids")?;
         self.register(&id, new.content.volume_size_gib);

@@ -61,8 +61,7 @@ impl State {
         via: Via,
         now_ms: u64,
     ) -> Result<(), KeyRefusal> {
-        let key =
-            self.kms_key(arn, now_ms).ok_or_else(|| KeyRefusal::NotFound { key: arn.to_owned() })?;
+        let key = self.kms_key(arn, now_ms).ok_or_else(|| KeyRefusal::NotFound { key: arn.to_owned() })?;
         for action in actions {
             self.permit_key(caller, key, action, via)?;
         }

@@ -69,7 +69,8 @@ impl State {
         if own_managed {
             return Some(self.managed_key(account, region, now_ms));
         }
-        let is_here = arn.strip_prefix("arn:aws:kms:").and_then(|rest| rest.split(':').next()) == Some(region);
+        let is_here =
+            arn.strip_prefix("arn:aws:kms:").and_then(|rest| rest.split(':').next()) == Some(region);
         self.kms_key(&arn, now_ms).filter(|_| is_here).map(|key| key.arn.clone())
     }
 
