@@ -69,7 +69,7 @@ pub(crate) async fn retries_end(url: String) {
     let mut spec = world.running("i-0a").await;
     let body = vec![1; 64 << 10];
     world.store.record(spec.task, spec.fence, Step::Checkpoint(body.clone())).await.unwrap();
-    let large = world.store.record(spec.task, spec.fence, Step::Checkpoint(vec![1; (64 << 10) + 1])).await;
+    let large = world.store.record(spec.task, spec.fence, Step::Checkpoint(vec![1; (1 << 20) + 1])).await;
     assert!(matches!(large, Err(StoreError::Invalid(_))));
     for attempt in 1..LIMITS.max_attempts {
         assert_eq!(spec.attempt, attempt);
