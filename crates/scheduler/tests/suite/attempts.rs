@@ -67,7 +67,7 @@ pub(crate) async fn finishing_twice_counts_once(url: String) {
 pub(crate) async fn retries_end(url: String) {
     let world = World::new(url).await;
     let mut spec = world.running("i-0a").await;
-    let body = vec![1; 64 << 10];
+    let body = vec![1; 1 << 20];
     world.store.record(spec.task, spec.fence, Step::Checkpoint(body.clone())).await.unwrap();
     let large = world.store.record(spec.task, spec.fence, Step::Checkpoint(vec![1; (1 << 20) + 1])).await;
     assert!(matches!(large, Err(StoreError::Invalid(_))));
