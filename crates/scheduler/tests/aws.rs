@@ -217,10 +217,10 @@ async fn the_reaper_removes_what_is_in_the_service_account() {
     sim.world.store.finish(spec.task, spec.fence, None, failed, &LIMITS).await.unwrap();
     sim.world.clock.advance(Duration::from_secs(600));
 
-    let access =
-        sim.world.store.object_access(sim.hypervisor, &SERVICE.parse().unwrap(), &REGION.parse().unwrap());
+    let (account, region) = (SERVICE.parse().unwrap(), REGION.parse().unwrap());
+    let access = sim.world.store.object_access(sim.hypervisor, &account, &region).await.unwrap();
     let purpose = SessionPurpose::named("test", SessionScope::Unrestricted);
-    let service = Account::open(&access.await.unwrap(), purpose).await.unwrap();
+    let service = Account::open(&access, purpose).await.unwrap();
     let id = ["snap-0b".parse().unwrap()];
     assert_eq!(ec2::snapshot_states(&service, &id).await.unwrap().len(), 1);
     let metrics = Metrics::register(&Registry::new()).unwrap();
