@@ -219,8 +219,10 @@ def test_a_killed_server_takes_its_devices_up_again_and_a_stopped_one_leaves_non
         attach(ec2, node, kept)
         attach(ec2, node, deleted, "/dev/sdg")
         write(link_of(devices, kept), 9, 0x99)
-        wait_for("the world on disk", lambda: kept in (text := (data / "world.json").read_text()) and deleted in text)
-        wait_for("the links on disk", lambda: (data / "world.json").read_text().count("nvme-Amazon") == 2)
+        world = data / "world.json"
+        wait_for("the world's file", world.exists)
+        wait_for("the world on disk", lambda: kept in (text := world.read_text()) and deleted in text)
+        wait_for("the links on disk", lambda: world.read_text().count("nvme-Amazon") == 2)
         server.end(signal.SIGKILL)
         assert len(loops_below(data)) == 2, "a killed server cannot clean up"
         server = Process(data)

@@ -16,7 +16,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 ENDPOINT = os.environ["AWSSIM_ENDPOINT"]
-ACCOUNT, OTHER, REGION = "444444444444", "555555555555", "eu-central-1"
+ACCOUNT, OTHER, REGION = "888888888888", "999999999999", "eu-central-1"
 BLOCK, MIB = 524288, 1 << 20
 TRUST = {
     "Statement": [
