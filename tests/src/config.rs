@@ -115,7 +115,7 @@ dir = "{dir}/library"
 }
 
 /// `<name>.toml` of an agent.
-pub(crate) fn agent(dir: &Path, ports: Ports, name: &str, slots: u32) -> Result<PathBuf> {
+pub(crate) fn agent(dir: &Path, ports: Ports, name: &str, slots: u32, resources: &str) -> Result<PathBuf> {
     let text = format!(
         r#"
 [agent]
@@ -125,6 +125,7 @@ scheduler = "http://127.0.0.1:{lease}"
 region = "{REGION}"
 slots = {slots}
 image_dir = "{dir}/images"
+{resources}
 
 [queue]
 url = {{ env = "TEST_AMQP_URL" }}

@@ -9,6 +9,7 @@ mod outsider;
 mod protect;
 mod rig;
 mod tickets;
+mod transports;
 
 pub use config::{TOKENS, Tokens};
 pub use disk::Disk;
@@ -17,3 +18,4 @@ pub use instance::{TestInstance, write_data, write_raw_image};
 pub use protect::vault;
 pub use rig::{ACCOUNT, ELSEWHERE, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE};
 pub use tickets::TicketTap;
+pub use transports::{BUCKET, Resources};

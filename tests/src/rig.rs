@@ -13,11 +13,12 @@ use snapferry_api::job::{CreateJob, Job, JobState, Priority, StreamingBackup, Wo
 use snapferry_api::page::PageQuery;
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_testkit::{Broker, Process, eventually, free_port};
-use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
+use snapferry_types::{AccessNodeId, HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
 
 use crate::config::{self, Ports, TOKENS};
 use crate::disk::Disk;
 use crate::faults::set_role;
+use crate::transports::Resources;
 
 /// The tenant's account.
 pub const ACCOUNT: &str = "222222222222";
@@ -48,6 +49,8 @@ pub struct RigOptions {
     pub library_mib: Option<u32>,
     /// Whether the API asks for one of the [`crate::TOKENS`].
     pub with_tokens: bool,
+    /// Whether the agents are instances that volumes are attached to, and have a bucket to import from. Needs root.
+    pub with_service_resources: bool,
 }
 
 impl Default for RigOptions {
@@ -59,6 +62,7 @@ impl Default for RigOptions {
             read_as: ReadAs::Tenant,
             library_mib: None,
             with_tokens: false,
+            with_service_resources: false,
         }
     }
 }
@@ -85,6 +89,8 @@ pub struct Rig {
     pub disk: Option<Disk>,
     /// Folder of everything: configurations, logs, the library.
     pub dir: PathBuf,
+    /// What HotAdd and Import use in the service account.
+    pub transports: Option<Resources>,
     ports: Ports,
     slots: u32,
     amqp_url: String,
@@ -138,11 +144,15 @@ impl Rig {
             tenant,
             disk,
             dir,
+            transports: None,
             ports,
             slots: options.slots,
             amqp_url,
             _folder: folder,
         };
+        if options.with_service_resources {
+            rig.transports = Some(Resources::make(&rig.sim, &rig.dir)?);
+        }
         for _ in 0..options.n_agents {
             rig.add_agent()?;
         }
@@ -159,7 +169,11 @@ impl Rig {
     /// When its binary is not built.
     pub fn add_agent(&mut self) -> Result<()> {
         let name = format!("agent-{}", self.agents.len() + 1);
-        let config = config::agent(&self.dir, self.ports, &name, self.slots)?;
+        let extra = match &self.transports {
+            Some(resources) => resources.of_agent(&self.sim, &self.dir, &name)?,
+            None => String::new(),
+        };
+        let config = config::agent(&self.dir, self.ports, &name, self.slots, &extra)?;
         self.agents.push(spawn(&self.dir, "snapferry-agent", &name, &config, &self.amqp_url)?);
         Ok(())
     }
@@ -221,6 +235,17 @@ impl Rig {
         let nodes = self.client.access_nodes(&page).await.map(|page| page.items).unwrap_or_default();
         let media = self.client.media_agents(&page).await.map(|page| page.items).unwrap_or_default();
         nodes.iter().filter(|one| one.online).count() >= n_agents && media.iter().any(|one| one.online)
+    }
+
+    /// Which of [`Self::agents`] runs as an access node.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn agent_of(&self, node: AccessNodeId) -> Result<usize> {
+        let nodes = self.client.access_nodes(&PageQuery::default()).await?.items;
+        let name = nodes.into_iter().find(|one| one.id == node).map(|one| one.name);
+        let number = name.as_deref().and_then(|name| name.strip_prefix("agent-")?.parse::<usize>().ok());
+        number.and_then(|number| number.checked_sub(1)).with_context(|| format!("no agent runs as {node}"))
     }
 
     /// Asks for a backup.

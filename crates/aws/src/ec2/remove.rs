@@ -23,8 +23,7 @@ pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Res
             let (snapshot, with) = parse_share(id)?;
             ec2::unshare_snapshot(account, &snapshot, &with).await
         }
-        // The snapshot of an import that ended is an entry of its own.
-        ObjectKind::ImportTask => ec2::cancel_import(account, id).await,
+        ObjectKind::ImportTask => remove_import(account, id).await,
         ObjectKind::S3Object => remove_s3_object(account, id).await,
     };
     match removed {
@@ -42,6 +41,15 @@ async fn remove_volume(account: &Account, volume: &VolumeId) -> Result<(), AwsEr
     ec2::detach_volume(account, volume, true).await?;
     ec2::wait_volume_detached(account, volume, &CancellationToken::new()).await?;
     ec2::delete_volume(account, volume).await
+}
+
+/// Cancels an import, and deletes what it had made when it was faster than that.
+async fn remove_import(account: &Account, id: &str) -> Result<(), AwsError> {
+    ec2::cancel_import(account, id).await?;
+    match ec2::import_state(account, id).await?.snapshot {
+        Some(snapshot) => ec2::delete_snapshot(account, &snapshot).await,
+        None => Ok(()),
+    }
 }
 
 /// An upload that was cut off has parts and no object, so both go.

@@ -9,7 +9,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::row::{Read as _, to_json};
-use super::task::{self, Desired, TaskRow};
+use super::task::{self, TaskRow};
 use super::{Store, StoreError, history, note, page_of, timestamp};
 
 /// A request for work, checked.
