@@ -86,7 +86,7 @@ fn entry(grant: &Grant) -> Value {
 pub(super) fn revoke(call: &Call<'_>) -> Result<Value, Refusal> {
     let key = call.key("KeyId", "RevokeGrant")?;
     let id = call.required("GrantId")?;
-    if !call.context.world.read().kms_grants.get(id).is_some_and(|grant| grant.key == key.arn) {
+    if call.context.world.read().kms_grants.get(id).is_none_or(|grant| grant.key != key.arn) {
         return Err(no_grant(id));
     }
     call.end_dry_run()?;
