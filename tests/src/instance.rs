@@ -5,6 +5,7 @@ use awssim::Context;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use snapferry_api::job::Job;
+use snapferry_types::instance::OsFamily;
 use snapferry_types::{BLOCK_SIZE, InstanceId};
 
 use crate::rig::{ACCOUNT, REGION};
@@ -44,6 +45,23 @@ impl TestInstance {
         for (n, volume) in placed.volumes.iter().enumerate() {
             write_data(sim, volume, 1, mib, n as u64 + 1)?;
             sim.store.write_volume(volume, 900 * MIB, &vec![0_u8; BLOCK_SIZE * 3])?;
+        }
+        Ok(Self { id: placed.instance.parse()?, volumes: placed.volumes })
+    }
+
+    /// As [`TestInstance::place`], of an operating system, and encrypted with a key where one is given.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn place_as(sim: &Context, name: &str, mib: u64, os: OsFamily, key: Option<&str>) -> Result<Self> {
+        let platform = (os == OsFamily::Windows).then_some("windows");
+        let placed = sim.place_instance(ACCOUNT, REGION, name, platform, &[1, 1])?;
+        for (n, volume) in placed.volumes.iter().enumerate() {
+            write_data(sim, volume, 1, mib, n as u64 + 1)?;
+            sim.store.write_volume(volume, 900 * MIB, &vec![0_u8; BLOCK_SIZE * 3])?;
+            if let Some(key) = key {
+                ensure!(sim.world.encrypt(volume, key), "{volume} was not encrypted");
+            }
         }
         Ok(Self { id: placed.instance.parse()?, volumes: placed.volumes })
     }

@@ -97,6 +97,15 @@ impl Rig {
         Ok(())
     }
 
+    /// The key of a volume of the tenant; nothing for a plain one.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn key_of_volume(&self, volume: &str) -> Result<Option<String>> {
+        let described = ec2::describe_volume(&self.owner(ACCOUNT, REGION).await?, &volume.parse()?).await?;
+        Ok(described.kms_key_id.filter(|_| described.encrypted))
+    }
+
     async fn owner(&self, account: &str, region: &str) -> Result<Account> {
         let key = self.sim.context().world.create_user(account, "owner", Vec::new());
         let access = AccountAccess {

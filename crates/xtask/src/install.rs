@@ -27,6 +27,12 @@ const NEEDS: &[Need] = &[
         package: "postgresql",
     },
     Need { what: "ext4 tools", any_of: &["/sbin/mke2fs", "/usr/sbin/mke2fs"], package: "e2fsprogs" },
+    Need {
+        what: "qemu-img",
+        any_of: &["/usr/bin/qemu-img", "/usr/local/bin/qemu-img"],
+        package: "qemu-utils",
+    },
+    Need { what: "losetup", any_of: &["/sbin/losetup", "/usr/sbin/losetup"], package: "mount" },
     Need { what: "NTFS tools", any_of: &["/sbin/mkntfs", "/usr/sbin/mkntfs"], package: "ntfs-3g" },
 ];
 

@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use indicatif::MultiProgress;
 use snapferry_api::job::{StreamingBackup, Work};
+use snapferry_api::protect::{BackupCopy, IntelliSnap};
 use snapferry_api::restore::{NewInstance, Restore, RestoreFrom, RestoreTarget};
 use snapferry_service::Exit;
-use snapferry_types::{InstanceId, TransportWish};
+use snapferry_types::{InstanceId, RecoveryPointId, TransportWish};
 
 use crate::args::Demo;
 use figures::Figures;
@@ -88,6 +89,19 @@ async fn play(stage: &Stage, dir: &Path, args: &Demo) -> Result<Exit> {
         let job = work(stage, &mut figures, &name, restore(point, target)).await?;
         equal &= compare::job(stage, &mut figures, &job, one, "first")?;
     }
+    say("IntelliSnap backups, their backup copies, and a restore of each");
+    let snaps = work(stage, &mut figures, "IntelliSnap backup", intelli_snap(stage, &ids)).await?;
+    work(stage, &mut figures, "backup copy", backup_copy(stage)).await?;
+    for one in &instances {
+        let point = stage::recovery_point_of(&snaps, &one.id)?;
+        for (from, word) in [(RestoreFrom::Snapshot, "its snapshots"), (RestoreFrom::MediaAgent, "its copy")]
+        {
+            let name = format!("restore {} from {word}", one.name);
+            let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
+            let job = work(stage, &mut figures, &name, restore_from(point, from, target)).await?;
+            equal &= compare::job(stage, &mut figures, &job, one, "second")?;
+        }
+    }
     let left = stage.left_behind(&instances)?;
     figures.print(stage).await?;
     report(equal, &left, &instances)
@@ -105,7 +119,7 @@ fn report(equal: bool, left: &[String], instances: &[DemoInstance]) -> Result<Ex
     }
     println!(
         "\nAll {} restored volumes are equal to the originals, byte for byte; nothing was left behind in AWS.",
-        2 * n_volumes
+        4 * n_volumes
     );
     Ok(Exit::Success)
 }
@@ -136,10 +150,37 @@ fn backup(stage: &Stage, instances: &[InstanceId]) -> Work {
     })
 }
 
-const fn restore(recovery_point: snapferry_types::RecoveryPointId, target: RestoreTarget) -> Work {
+fn intelli_snap(stage: &Stage, instances: &[InstanceId]) -> Work {
+    Work::IntelliSnap(IntelliSnap {
+        hypervisor: stage.tenant,
+        instances: instances.to_vec(),
+        region: None,
+        vault: None,
+        retention: None,
+    })
+}
+
+/// Of all that were not copied yet.
+fn backup_copy(stage: &Stage) -> Work {
+    Work::BackupCopy(BackupCopy {
+        hypervisor: stage.tenant,
+        recovery_points: Vec::new(),
+        media_agent: None,
+        full: false,
+        transport: TransportWish::Automatic,
+        retention: None,
+    })
+}
+
+/// From the MediaAgent: the demo shows what was stored.
+fn restore(recovery_point: RecoveryPointId, target: RestoreTarget) -> Work {
+    restore_from(recovery_point, RestoreFrom::MediaAgent, target)
+}
+
+fn restore_from(recovery_point: RecoveryPointId, from: RestoreFrom, target: RestoreTarget) -> Work {
     Work::Restore(Restore {
         recovery_point,
-        from: RestoreFrom::Automatic,
+        from,
         volumes: Vec::new(),
         target,
         tags: Vec::new(),

@@ -112,11 +112,12 @@ impl Stage {
         let count = |kind: &str| inventory.get(kind).map_or(0, Vec::len);
         let n_volumes: usize = instances.iter().map(|one| one.volumes.len()).sum();
         let expected = [
-            // The originals' launch images and their snapshots are gone; one base snapshot a volume is kept.
-            ("snapshots", n_volumes),
+            // The originals' launch images and their snapshots are gone; a volume keeps one snapshot as the base of its
+            // next backup and one as its IntelliSnap recovery point.
+            ("snapshots", 2 * n_volumes),
             ("images", 0),
             ("instances", 2 * instances.len()),
-            ("volumes", 3 * n_volumes),
+            ("volumes", 5 * n_volumes),
         ];
         let differs = expected.iter().filter(|(kind, wanted)| count(kind) != *wanted);
         Ok(differs.map(|(kind, wanted)| format!("{} {kind} where {wanted} belong", count(kind))).collect())

@@ -1,0 +1,226 @@
+//! Every cell of the README's table: operation, transport, copy, encryption and operating system. What the rules allow
+//! is done and compared byte for byte, key for key; what they forbid is refused before anything is made.
+
+use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
+use snapferry_api::protect::BackupCopy;
+use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
+use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance};
+use snapferry_types::instance::OsFamily;
+use snapferry_types::{RecoveryPointId, TransportWish};
+
+const WRITES: [TransportWish; 3] = [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import];
+
+/// How the volumes of an instance are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    Plain,
+    AwsManaged,
+    Customer,
+}
+
+/// One instance in a set-up, with the content it had.
+struct Cell {
+    rig: Rig,
+    instance: TestInstance,
+    content: Vec<Vec<u64>>,
+    key: Option<String>,
+}
+
+impl Cell {
+    async fn new(os: OsFamily, encryption: Encryption) -> Self {
+        let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+        let rig = Rig::start(options).await.unwrap();
+        let sim = rig.sim.context();
+        let key = match encryption {
+            Encryption::Plain => None,
+            Encryption::AwsManaged => Some(sim.world.managed_key(ACCOUNT, REGION)),
+            // The service account may use it: its people have let it in.
+            Encryption::Customer => Some(sim.world.create_key(ACCOUNT, REGION, Some(shared_policy()))),
+        };
+        let instance = TestInstance::place_as(sim, "one", 3, os, key.as_deref()).unwrap();
+        let content = instance.content(sim).unwrap();
+        Self { rig, instance, content, key }
+    }
+
+    async fn back_up(&self, transport: TransportWish) -> Job {
+        let work = Work::StreamingBackup(StreamingBackup {
+            hypervisor: self.rig.tenant,
+            instances: vec![self.instance.id.clone()],
+            region: None,
+            media_agent: None,
+            full: true,
+            transport,
+            retention: None,
+        });
+        self.end(work).await
+    }
+
+    async fn copy(&self, source: RecoveryPointId, transport: TransportWish) -> Job {
+        let work = Work::BackupCopy(BackupCopy {
+            hypervisor: self.rig.tenant,
+            recovery_points: vec![source],
+            media_agent: None,
+            full: true,
+            transport,
+            retention: None,
+        });
+        self.end(work).await
+    }
+
+    /// Restores, compares content and key, and looks that nothing is left in between.
+    async fn restored(&self, point: RecoveryPointId, from: RestoreFrom, transport: TransportWish) {
+        let work = Work::Restore(Restore {
+            recovery_point: point,
+            from,
+            volumes: Vec::new(),
+            target: RestoreTarget::Volumes { availability_zone: None, attach: None },
+            tags: Vec::new(),
+            transport,
+            kms_key_id: None,
+        });
+        let job = self.end(work).await;
+        let what = format!("{from:?} by {transport:?}");
+        assert_eq!(job.summary.state, JobState::Succeeded, "{what}: {job:#?}");
+        self.instance.check(self.rig.sim.context(), &job, &self.content).unwrap();
+        for made in job.tasks[0].made.iter().filter(|made| made.kind == "volume") {
+            let key = self.rig.key_of_volume(&made.id).await.unwrap();
+            assert_eq!(key, self.key, "{what}: the key of {}", made.id);
+        }
+        self.nothing_in_between(&what);
+    }
+
+    async fn end(&self, work: Work) -> Job {
+        let id = self.rig.submit(work).await.unwrap();
+        self.rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap()
+    }
+
+    fn nothing_in_between(&self, what: &str) {
+        let mut inventory = self.rig.sim.context().world.inventory(Some(SERVICE));
+        for kind in ["snapshots", "images", "s3_objects", "s3_uploads", "import_tasks"] {
+            assert_eq!(inventory.remove(kind).unwrap_or_default(), Vec::<String>::new(), "{what}: {kind}");
+        }
+        assert_eq!(inventory.remove("volumes").map_or(0, |one| one.len()), 1, "{what}: only the node's own");
+    }
+}
+
+fn shared_policy() -> serde_json::Value {
+    let root = |account: &str| format!("arn:aws:iam::{account}:root");
+    serde_json::json!({ "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "AWS": [root(ACCOUNT), root(SERVICE)] },
+        "Action": "kms:*",
+        "Resource": "*",
+    }] })
+}
+
+fn point_of(job: &Job) -> RecoveryPointId {
+    assert_eq!(job.summary.state, JobState::Succeeded, "{job:#?}");
+    Rig::recovery_point(job).unwrap()
+}
+
+fn refused(job: &Job, words: &str) {
+    assert_eq!(job.summary.state, JobState::Failed, "{job:#?}");
+    let error = job.tasks[0].error.as_ref().unwrap();
+    assert!(error.message.contains(words), "{}", error.message);
+    assert_eq!(job.tasks[0].attempts, 1, "{error:?}");
+}
+
+/// Whether blocks of such volumes can be read by a transport.
+fn can_read(transport: TransportWish, encryption: Encryption) -> Result<(), &'static str> {
+    match (transport, encryption) {
+        (TransportWish::Import, _) => Err("Import only writes"),
+        (TransportWish::HotAdd, Encryption::AwsManaged) => Err("does not share with other accounts"),
+        _ => Ok(()),
+    }
+}
+
+async fn row(os: OsFamily, encryption: Encryption) {
+    let cell = Cell::new(os, encryption).await;
+    let mut streamed = None;
+    for transport in WRITES {
+        match can_read(transport, encryption) {
+            Ok(()) => streamed = Some(point_of(&cell.back_up(transport).await)),
+            Err(words) => {
+                let before = cell.rig.count("snapshots");
+                refused(&cell.back_up(transport).await, words);
+                assert_eq!(cell.rig.count("snapshots"), before, "a refused backup made snapshots");
+            }
+        }
+        cell.nothing_in_between(&format!("streaming backup by {transport:?}"));
+    }
+    let streamed = streamed.unwrap();
+    for transport in WRITES {
+        cell.restored(streamed, RestoreFrom::MediaAgent, transport).await;
+    }
+
+    let snapped = cell.rig.snap(&cell.instance.id, None).await.unwrap();
+    let snapped = point_of(&cell.rig.succeed(snapped).await.unwrap());
+    cell.restored(snapped, RestoreFrom::Snapshot, TransportWish::Automatic).await;
+    let mut copied = None;
+    for transport in WRITES {
+        if copied.is_some() {
+            // One recovery point has one copy: the next transport copies the next point.
+            let next = cell.rig.snap(&cell.instance.id, None).await.unwrap();
+            let next = point_of(&cell.rig.succeed(next).await.unwrap());
+            match can_read(transport, encryption) {
+                Ok(()) => copied = Some(point_of(&cell.copy(next, transport).await)),
+                Err(words) => refuse_copy(&cell, next, transport, words).await,
+            }
+        } else {
+            copied = Some(point_of(&cell.copy(snapped, transport).await));
+        }
+        cell.nothing_in_between(&format!("backup copy by {transport:?}"));
+    }
+    for transport in WRITES {
+        cell.restored(copied.unwrap(), RestoreFrom::MediaAgent, transport).await;
+    }
+}
+
+/// What the API refuses at once and what the agent refuses are both refusals.
+async fn refuse_copy(cell: &Cell, point: RecoveryPointId, transport: TransportWish, words: &str) {
+    let work = Work::BackupCopy(BackupCopy {
+        hypervisor: cell.rig.tenant,
+        recovery_points: vec![point],
+        media_agent: None,
+        full: true,
+        transport,
+        retention: None,
+    });
+    match cell.rig.submit(work).await {
+        Ok(id) => {
+            let job = cell.rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+            refused(&job, words);
+        }
+        Err(error) => assert!(format!("{error:#}").to_lowercase().contains("import"), "{error:#}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linux_plain() {
+    row(OsFamily::Linux, Encryption::Plain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linux_under_the_aws_managed_key() {
+    row(OsFamily::Linux, Encryption::AwsManaged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linux_under_a_customer_key() {
+    row(OsFamily::Linux, Encryption::Customer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_plain() {
+    row(OsFamily::Windows, Encryption::Plain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_under_the_aws_managed_key() {
+    row(OsFamily::Windows, Encryption::AwsManaged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_under_a_customer_key() {
+    row(OsFamily::Windows, Encryption::Customer).await;
+}
