@@ -80,9 +80,15 @@ pub(super) async fn run(
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;
             let swap = restore_in_place::plan(&seen, &restored)?;
             marks.save(context, |checkpoint| checkpoint.swap = Some(swap.clone())).await?;
-            restore_in_place::run(context, &account, swap, *keep_old_volumes, *start, &marks).await?
+            let made =
+                restore_in_place::run(context, &account, swap, *keep_old_volumes, *start, &marks).await?;
+            // The swap is sealed: a cancel comes too late.
+            return restore_done::finish(context, &marks, made).await;
         }
         RestoreTarget::DiskImage { .. } => Vec::new(),
     };
+    if context.stop.token().is_cancelled() {
+        return Err(TransferError::cancelled());
+    }
     restore_done::finish(context, &marks, made).await
 }

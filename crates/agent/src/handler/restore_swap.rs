@@ -108,21 +108,30 @@ pub(super) async fn forward(
     ensure_stopped(account, instance, halt).await?;
     context.enter("swap volumes");
     for exchange in &swap.exchanges {
+        go_on(halt)?;
         if let Some(old) = &exchange.old {
             ensure_detached(account, &old.volume, instance, halt).await?;
         }
     }
     for exchange in &swap.exchanges {
+        go_on(halt)?;
         ensure_attached(account, &exchange.new, instance, &exchange.device, halt).await?;
     }
+    go_on(halt)?;
     let devices: Vec<(String, bool)> =
         swap.exchanges.iter().map(|one| (one.device.clone(), one.delete_on_termination)).collect();
     ec2::modify_delete_on_termination(account, instance, &devices).await?;
+    go_on(halt)?;
     if swap.was_running && start {
         context.enter("start instance");
         ensure_running(account, instance, halt).await?;
     }
     Ok(())
+}
+
+/// A swap that is to be taken back goes no step further.
+fn go_on(halt: &CancellationToken) -> Result<(), TransferError> {
+    if halt.is_cancelled() { Err(TransferError::cancelled()) } else { Ok(()) }
 }
 
 /// Gives the instance its old volumes back, and starts it when it ran. An instance that is gone needs nothing.
