@@ -153,7 +153,10 @@ mod tests {
         });
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[0].ends_with("INFO snapferry_service::excerpt::tests: first line volume=vol-1"), "{text}");
+        assert!(
+            lines[0].ends_with("INFO snapferry_service::excerpt::tests: first line volume=vol-1"),
+            "{text}"
+        );
         assert!(lines[1].ends_with("WARN snapferry_service::excerpt::tests: second"), "{text}");
     }
 

@@ -36,8 +36,7 @@ pub(super) async fn run(
     if let Some(wanted) = &spec.vault {
         vault::check(context, &account, wanted, &seen.config).await?;
     }
-    let snapshots =
-        snapshot::take(context, &account, Purpose::RecoveryPoint, seen, &mut checkpoint).await?;
+    let snapshots = snapshot::take(context, &account, Purpose::RecoveryPoint, seen, &mut checkpoint).await?;
     let mut vaults = Vec::new();
     if let Some(wanted) = &spec.vault {
         vaults.push(vault::fill(context, &account, wanted, &snapshots).await?);

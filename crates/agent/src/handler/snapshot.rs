@@ -199,12 +199,14 @@ mod tests {
         // Attached after the snapshots.
         assert_eq!(of(&["vol-1"], &["vol-1", "vol-2", "vol-3"], &["vol-1", "vol-2"]), ["vol-1", "vol-2"]);
         // Detached after the snapshots.
-        assert_eq!(of(&["vol-1", "vol-3"], &["vol-1", "vol-2"], &["vol-1", "vol-2", "vol-3"]), [
-            "vol-1", "vol-2", "vol-3"
-        ]);
+        assert_eq!(
+            of(&["vol-1", "vol-3"], &["vol-1", "vol-2"], &["vol-1", "vol-2", "vol-3"]),
+            ["vol-1", "vol-2", "vol-3"]
+        );
         // Detached before the snapshots: it stays, and is found missing.
-        assert_eq!(of(&["vol-1", "vol-3"], &["vol-1", "vol-2"], &["vol-1", "vol-2"]), [
-            "vol-1", "vol-2", "vol-3"
-        ]);
+        assert_eq!(
+            of(&["vol-1", "vol-3"], &["vol-1", "vol-2"], &["vol-1", "vol-2"]),
+            ["vol-1", "vol-2", "vol-3"]
+        );
     }
 }

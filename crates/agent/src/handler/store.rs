@@ -123,9 +123,10 @@ pub(super) async fn store(
         .await?;
 
     context.enter("seal");
-    let metadata = serde_json::to_vec(&metadata(context, what.about, &reading, transport)).map_err(|error| {
-        TransferError::new(ErrorClass::Internal, format!("write the recovery point's metadata: {error}"))
-    })?;
+    let metadata =
+        serde_json::to_vec(&metadata(context, what.about, &reading, transport)).map_err(|error| {
+            TransferError::new(ErrorClass::Internal, format!("write the recovery point's metadata: {error}"))
+        })?;
     let (id, stored_bytes) = session.seal(metadata.clone()).await.map_err(plan_again)?;
     context.count_stored(stored_bytes);
     record(context, &reading, id, metadata, stored_bytes).await?;

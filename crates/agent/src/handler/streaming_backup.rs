@@ -39,8 +39,7 @@ pub(super) async fn run(
     if spec.read_as == ReadAs::Service {
         share::check(&account, &seen.config).await?;
     }
-    let snapshots =
-        snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;
+    let snapshots = snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;
     let base = spec.base.clone().filter(|_| !spec.full);
     let of_volumes: Vec<_> =
         snapshots.taken.iter().map(|one| (one.volume.clone(), one.snapshot.clone())).collect();
@@ -87,11 +86,7 @@ async fn finish(
     id: RecoveryPointId,
 ) -> Result<Vec<v1::Made>, TransferError> {
     share::take_back(context).await?;
-    let own = context.ledger.existing(
-        ObjectKind::Snapshot,
-        Purpose::BackupSource,
-        spec.instance.as_str(),
-    );
+    let own = context.ledger.existing(ObjectKind::Snapshot, Purpose::BackupSource, spec.instance.as_str());
     store::drop_superseded(context, own.await.map(|entry| entry.id)).await?;
     Ok(vec![made("recovery_point", id, &spec.instance)])
 }

@@ -201,9 +201,7 @@ async fn copy(
         async move { Ok(vec![ec2::copy_snapshot(owner, &new).await?.to_string()]) }
     };
     let what = (ObjectKind::Snapshot, Purpose::Vault, volume.as_str());
-    let entry = objects::ensure(context, owner, what, start)
-        .await
-        .map_err(|error| error.context(&doing))?;
+    let entry = objects::ensure(context, owner, what, start).await.map_err(|error| error.context(&doing))?;
     let copied: SnapshotId = parse_one(&entry)?;
     let states = ec2::wait_snapshots_completed(owner, &[copied.clone()], |_| (), context.stop.token())
         .await
