@@ -234,7 +234,7 @@ async fn what_is_cancelled_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_what_somebody_deleted_names_it_and_the_attempt_is_told_in_full() {
+async fn a_copy_of_what_somebody_deleted_fails_at_once_and_names_it() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
     let source = snapped(&rig, &instance, None).await;
@@ -246,8 +246,4 @@ async fn a_copy_of_what_somebody_deleted_names_it_and_the_attempt_is_told_in_ful
     for volume in &instance.volumes {
         assert!(error.message.contains(volume), "{}", error.message);
     }
-    let attempt = task.history.first().unwrap();
-    assert!(attempt.phases.iter().any(|phase| phase.name == "look"), "{attempt:?}");
-    let excerpt = &attempt.log_excerpt;
-    assert!(excerpt.contains("attempt failed") && excerpt.contains("lost its snapshots"), "{excerpt}");
 }
