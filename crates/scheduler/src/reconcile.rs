@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snapferry_api::hypervisor::{HypervisorQuery, Role};
 use snapferry_api::recovery_point::Reconciled;
-use snapferry_aws::ec2::snapshot_states;
+use snapferry_aws::ec2::existing_snapshots;
 use snapferry_aws::{Account, AwsError, SessionPurpose, SessionScope};
 use snapferry_types::access::AccountAccess;
 use snapferry_types::{HypervisorId, SnapshotId};
@@ -64,27 +64,6 @@ impl SnapshotLookup for AwsSnapshots {
         account.verify().await.map_err(failed)?;
         existing_snapshots(&account, ids).await.map_err(failed)
     }
-}
-
-/// Those of `ids` that exist. One that is missing fails the whole call, so the list is halved until it is found.
-async fn existing_snapshots(account: &Account, ids: &[SnapshotId]) -> Result<HashSet<SnapshotId>, AwsError> {
-    let mut existing = HashSet::new();
-    let mut lists = vec![ids];
-    while let Some(list) = lists.pop() {
-        if list.is_empty() {
-            continue;
-        }
-        match snapshot_states(account, list).await {
-            Ok(states) => existing.extend(states.into_iter().map(|state| state.snapshot)),
-            Err(AwsError::NotFound { .. }) if list.len() == 1 => {}
-            Err(AwsError::NotFound { .. }) => {
-                let (one, other) = list.split_at(list.len() / 2);
-                lists.extend([one, other]);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(existing)
 }
 
 /// Compares what is kept with what is there.

@@ -22,13 +22,19 @@ use crate::output::Format;
 #[command(name = "snapferry", version)]
 pub(crate) struct Args {
     /// URL of the scheduler.
-    #[arg(long, global = true, env = "SNAPFERRY_SERVER", default_value = "http://127.0.0.1:7480")]
+    #[arg(
+        long,
+        global = true,
+        env = "SNAPFERRY_SERVER",
+        default_value = "http://127.0.0.1:7480",
+        help_heading = "Global options"
+    )]
     pub(crate) server: String,
     /// File that holds the bearer token; the variable SNAPFERRY_TOKEN holds the token itself.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) token_file: Option<PathBuf>,
     /// How data is printed.
-    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global options")]
     pub(crate) output: Format,
     #[command(subcommand)]
     pub(crate) command: Command,

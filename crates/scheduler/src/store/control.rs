@@ -7,7 +7,7 @@ use snapferry_types::{JobId, TaskId, TaskState};
 use sqlx::AnyConnection;
 
 use super::job::band;
-use super::task::{self, Desired, TaskRow};
+use super::task::{self, Desired, TaskRow, is_in_place};
 use super::{Store, StoreError, note};
 
 impl Store {
@@ -105,12 +105,23 @@ impl Store {
 /// Moves a task that nobody works on to where it is wanted: at once, or when its attempt has ended.
 pub(super) fn move_idle(row: &mut TaskRow, now_ms: i64) -> Result<(), StoreError> {
     match (row.desired, row.state) {
+        // The agent that takes it next hears that it is cancelled, and takes back what was begun.
+        (Desired::Cancel, TaskState::Suspended) if must_be_taken_back(row) => {
+            row.apply(TaskEvent::ResumedByUser, now_ms)
+        }
+        (Desired::Cancel, _) if must_be_taken_back(row) => Ok(()),
         (Desired::Cancel, _) => row.apply(TaskEvent::CancelledByUser, now_ms),
         (Desired::Suspend, TaskState::Suspended) => Ok(()),
         (Desired::Suspend, _) => row.apply(TaskEvent::SuspendedByUser, now_ms),
         (Desired::Run, TaskState::Suspended) => row.apply(TaskEvent::ResumedByUser, now_ms),
         (Desired::Run, _) => Ok(()),
     }
+}
+
+/// Whether an earlier attempt may have left an instance with some of its volumes exchanged: what only an agent can put
+/// right.
+fn must_be_taken_back(row: &TaskRow) -> bool {
+    row.fence.epoch > 0 && is_in_place(&row.work)
 }
 
 const fn asked_for(desired: Desired) -> &'static str {

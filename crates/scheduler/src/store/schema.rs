@@ -188,7 +188,8 @@ mod tests {
         assert_eq!((row.opt_text("copy_of").unwrap(), row.opt_int("keep_until_ms").unwrap()), (None, None));
         assert_eq!(row.text("missing").unwrap(), "[]");
         let older = migrate_by(&db, &[FIRST]).await;
-        assert!(matches!(older, Err(StoreError::NewerSchema { found: 2, known: 1 })));
+        let steps = i64::try_from(STEPS.len()).unwrap();
+        assert!(matches!(older, Err(StoreError::NewerSchema { found, known: 1 }) if found == steps));
         db.close().await;
     }
 

@@ -237,7 +237,7 @@ pub(super) async fn insert(conn: &mut AnyConnection, row: &TaskRow) -> Result<()
 }
 
 /// Whether the work changes the instance itself, so that nothing else may be done with it meanwhile.
-const fn is_in_place(work: &Work) -> bool {
+pub(super) const fn is_in_place(work: &Work) -> bool {
     matches!(work, Work::Restore(Restore { target: RestoreTarget::InPlace { .. }, .. }))
 }
 

@@ -1,7 +1,8 @@
 //! What people want of work that is taken in, and what is kept of its attempts.
 
 use snapferry_api::fleet::{LastScrub, Maintenance};
-use snapferry_api::job::{JobState, Phase, Priority, Progress, TaskError};
+use snapferry_api::job::{JobState, Phase, Priority, Progress, TaskError, Work};
+use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_scheduler::store::{AskedUpkeep, AttemptReport, Desired, FinishOutcome, LeasedTask, Step};
 use snapferry_types::TaskState;
 
@@ -129,4 +130,29 @@ pub(crate) async fn upkeep_is_asked_for_until_it_is_done(url: String) {
     assert_eq!(world.store.media_agent(agent.id, 0).await.unwrap().last_scrub, Some(found));
     world.store.ask_maintenance(agent.id, Maintenance::Scrub).await.unwrap();
     assert_eq!(world.store.media_agent_seen(&agent).await.unwrap().scrub, 2);
+}
+
+pub(crate) async fn an_exchange_of_volumes_that_was_begun_is_cancelled_by_an_agent(url: String) {
+    let world = World::new(url).await;
+    let point = world.snapped(world.snap_request("i-0a"), "snap-01").await;
+    let mut in_place = World::restore_request(point, RestoreFrom::Automatic);
+    in_place.target = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
+    let untouched = world.submit(&World::job(Work::Restore(in_place.clone()))).await;
+    world.store.cancel_job(untouched).await.unwrap();
+    assert_eq!(world.store.job(untouched).await.unwrap().summary.state, JobState::Cancelled);
+
+    let spec = world.at_work(Work::Restore(in_place)).await;
+    let leased = |state| LeasedTask { id: spec.task, state, epoch: spec.fence.epoch };
+    world.store.suspect(leased(TaskState::Running)).await.unwrap();
+    world.store.give_up(leased(TaskState::Suspect), &LIMITS).await.unwrap();
+    world.store.cancel_job(spec.job).await.unwrap();
+    assert_eq!(world.store.job(spec.job).await.unwrap().summary.state, JobState::Cancelling);
+    world.clock.advance(LIMITS.retry_max);
+    world.hello().await;
+    world.store.end_waits().await.unwrap();
+    let again = world.claim(world.offer().await).await;
+    assert_eq!(world.store.renew(again.task, again.fence, None).await.unwrap(), Desired::Cancel);
+    let cancelled = FinishOutcome::Cancelled;
+    let state = world.store.finish(again.task, again.fence, None, cancelled, &LIMITS).await.unwrap();
+    assert_eq!(state, TaskState::Cancelled);
 }

@@ -67,6 +67,7 @@ cases! {
     control::a_new_priority_holds_for_what_is_not_done,
     control::attempts_are_remembered,
     control::work_that_moves_forward_is_not_given_up,
+    control::an_exchange_of_volumes_that_was_begun_is_cancelled_by_an_agent,
     control::upkeep_is_asked_for_until_it_is_done,
     catalogue::a_sealed_point_becomes_the_next_base,
     catalogue::the_ledger_moves_forward_only,
