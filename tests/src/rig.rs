@@ -151,7 +151,7 @@ impl Rig {
             _folder: folder,
         };
         if options.with_service_resources {
-            rig.transports = Some(Resources::make(&rig.sim, &rig.dir)?);
+            rig.transports = Some(Resources::make(&rig.sim)?);
         }
         for _ in 0..options.n_agents {
             rig.add_agent()?;
@@ -281,7 +281,7 @@ impl Rig {
     pub async fn restore_to(&self, recovery_point: RecoveryPointId, target: RestoreTarget) -> Result<JobId> {
         self.submit(Work::Restore(Restore {
             recovery_point,
-            from: RestoreFrom::default(),
+            from: RestoreFrom::MediaAgent,
             volumes: Vec::new(),
             target,
             tags: Vec::new(),

@@ -24,7 +24,7 @@ impl Resources {
     ///
     /// # Errors
     /// The simulator's.
-    pub fn make(sim: &Running, dir: &Path) -> Result<Self> {
+    pub fn make(sim: &Running) -> Result<Self> {
         let world = &sim.context().world;
         world.create_bucket(SERVICE, REGION, BUCKET)?;
         let trust = json!({"Statement": [{
@@ -37,7 +37,6 @@ impl Resources {
             "Action": "kms:*",
             "Resource": "*"
         }]});
-        std::fs::create_dir_all(dir.join("staging"))?;
         Ok(Self { transit_key: world.create_key(SERVICE, REGION, Some(policy)) })
     }
 
@@ -59,7 +58,7 @@ impl Resources {
 availability_zone = "{REGION}a"
 transit_kms_key_id = "{key}"
 hot_add = {{ instance_id = "{instance}", device_dir = "{devices}", max_attachments = 2 }}
-import = {{ bucket = "{BUCKET}", staging_dir = "{dir}/staging" }}
+import = {{ bucket = "{BUCKET}", staging_dir = "{dir}/{name}-staging" }}
 "#,
             key = self.transit_key,
             instance = placed.instance,

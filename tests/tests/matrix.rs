@@ -42,8 +42,8 @@ impl Cell {
         Self { rig, instance, content, key }
     }
 
-    async fn back_up(&self, transport: TransportWish) -> Job {
-        let work = Work::StreamingBackup(StreamingBackup {
+    fn back_up(&self, transport: TransportWish) -> Work {
+        Work::StreamingBackup(StreamingBackup {
             hypervisor: self.rig.tenant,
             instances: vec![self.instance.id.clone()],
             region: None,
@@ -51,20 +51,48 @@ impl Cell {
             full: true,
             transport,
             retention: None,
-        });
-        self.end(work).await
+        })
     }
 
-    async fn copy(&self, source: RecoveryPointId, transport: TransportWish) -> Job {
-        let work = Work::BackupCopy(BackupCopy {
+    fn copy(&self, source: RecoveryPointId, transport: TransportWish) -> Work {
+        Work::BackupCopy(BackupCopy {
             hypervisor: self.rig.tenant,
             recovery_points: vec![source],
             media_agent: None,
             full: true,
             transport,
             retention: None,
-        });
-        self.end(work).await
+        })
+    }
+
+    /// A new IntelliSnap recovery point.
+    async fn snap(&self) -> RecoveryPointId {
+        let job = self.rig.snap(&self.instance.id, None).await.unwrap();
+        point_of(&self.rig.succeed(job).await.unwrap())
+    }
+
+    /// Does what can be done and answers the recovery point; sees the rest refused, by the API or by the agent.
+    async fn done_or_refused(&self, work: Work, answer: Result<(), &str>) -> Option<RecoveryPointId> {
+        let kind = work.kind().as_str();
+        let Err(words) = answer else {
+            let point = point_of(&self.end(work).await);
+            self.nothing_in_between(kind);
+            return Some(point);
+        };
+        let before = self.rig.count("snapshots");
+        match self.rig.submit(work).await {
+            Ok(id) => {
+                let ended = self.rig.wait(id, "the job ends", |job| job.summary.state.is_terminal());
+                refused(&ended.await.unwrap(), words);
+            }
+            Err(error) => {
+                let text = format!("{error:#}").to_lowercase();
+                assert!(text.contains(&words.to_lowercase()), "{text}");
+            }
+        }
+        assert_eq!(self.rig.count("snapshots"), before, "a refused {kind} made snapshots");
+        self.nothing_in_between(kind);
+        None
     }
 
     /// Restores, compares content and key, and looks that nothing is left in between.
@@ -138,60 +166,25 @@ async fn row(os: OsFamily, encryption: Encryption) {
     let cell = Cell::new(os, encryption).await;
     let mut streamed = None;
     for transport in WRITES {
-        match can_read(transport, encryption) {
-            Ok(()) => streamed = Some(point_of(&cell.back_up(transport).await)),
-            Err(words) => {
-                let before = cell.rig.count("snapshots");
-                refused(&cell.back_up(transport).await, words);
-                assert_eq!(cell.rig.count("snapshots"), before, "a refused backup made snapshots");
-            }
-        }
-        cell.nothing_in_between(&format!("streaming backup by {transport:?}"));
+        let answer = can_read(transport, encryption);
+        streamed = cell.done_or_refused(cell.back_up(transport), answer).await.or(streamed);
     }
-    let streamed = streamed.unwrap();
+    // What cannot go by HotAdd goes by EBS direct without being asked.
+    assert!(cell.done_or_refused(cell.back_up(TransportWish::Automatic), Ok(())).await.is_some());
     for transport in WRITES {
-        cell.restored(streamed, RestoreFrom::MediaAgent, transport).await;
+        cell.restored(streamed.unwrap(), RestoreFrom::MediaAgent, transport).await;
     }
 
-    let snapped = cell.rig.snap(&cell.instance.id, None).await.unwrap();
-    let snapped = point_of(&cell.rig.succeed(snapped).await.unwrap());
-    cell.restored(snapped, RestoreFrom::Snapshot, TransportWish::Automatic).await;
     let mut copied = None;
     for transport in WRITES {
-        if copied.is_some() {
-            // One recovery point has one copy: the next transport copies the next point.
-            let next = cell.rig.snap(&cell.instance.id, None).await.unwrap();
-            let next = point_of(&cell.rig.succeed(next).await.unwrap());
-            match can_read(transport, encryption) {
-                Ok(()) => copied = Some(point_of(&cell.copy(next, transport).await)),
-                Err(words) => refuse_copy(&cell, next, transport, words).await,
-            }
-        } else {
-            copied = Some(point_of(&cell.copy(snapped, transport).await));
-        }
-        cell.nothing_in_between(&format!("backup copy by {transport:?}"));
+        // A recovery point has one copy.
+        let snapped = cell.snap().await;
+        cell.restored(snapped, RestoreFrom::Snapshot, TransportWish::Automatic).await;
+        let answer = can_read(transport, encryption);
+        copied = cell.done_or_refused(cell.copy(snapped, transport), answer).await.or(copied);
     }
     for transport in WRITES {
         cell.restored(copied.unwrap(), RestoreFrom::MediaAgent, transport).await;
-    }
-}
-
-/// What the API refuses at once and what the agent refuses are both refusals.
-async fn refuse_copy(cell: &Cell, point: RecoveryPointId, transport: TransportWish, words: &str) {
-    let work = Work::BackupCopy(BackupCopy {
-        hypervisor: cell.rig.tenant,
-        recovery_points: vec![point],
-        media_agent: None,
-        full: true,
-        transport,
-        retention: None,
-    });
-    match cell.rig.submit(work).await {
-        Ok(id) => {
-            let job = cell.rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
-            refused(&job, words);
-        }
-        Err(error) => assert!(format!("{error:#}").to_lowercase().contains("import"), "{error:#}"),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use snapferry_service::{Backoff, excerpt};
 use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::spec::{Operation, RestoreTarget};
 use snapferry_wire::v1;
 use snapferry_wire::v1::finish_request::Outcome;
 use tokio::time::Instant;
@@ -80,14 +81,17 @@ async fn outcome_of(
         (Some(StopReason::Suspend), ErrorClass::Cancelled) => {
             Some(Outcome::Yielded(v1::Yielded { shutting_down: false }))
         }
-        (Some(StopReason::Cancel), _) => {
-            clean_up(context).await;
-            Some(Outcome::Cancelled(v1::Cancelled {}))
-        }
+        (Some(StopReason::Cancel), _) => match clean_up(context).await {
+            Err(unfinished) if must_finish(context) => Some(try_again(unfinished)),
+            _ => Some(Outcome::Cancelled(v1::Cancelled {})),
+        },
         (_, class) => {
             tracing::warn!(%task, %error, class = class.as_str(), "attempt failed");
-            if !error.retryable() {
-                clean_up(context).await;
+            if !error.retryable()
+                && let Err(unfinished) = clean_up(context).await
+                && must_finish(context)
+            {
+                return Some(try_again(unfinished));
             }
             Some(Outcome::Failed(v1::Failed {
                 retryable: error.retryable(),
@@ -98,18 +102,45 @@ async fn outcome_of(
     }
 }
 
-/// Leaves nothing behind in AWS and in the library. What does not succeed now is in the ledger, for the reaper.
-async fn clean_up(context: &Arc<TaskContext>) {
+/// Whether the task must not end before its clean-up has succeeded: the reaper removes what is left over, but it cannot
+/// give an instance its own volumes back.
+fn must_finish(context: &TaskContext) -> bool {
+    match &context.spec.operation {
+        Operation::Restore(spec) => matches!(spec.target, RestoreTarget::InPlace { .. }),
+        Operation::StreamingBackup(_)
+        | Operation::IntelliSnap(_)
+        | Operation::BackupCopy(_)
+        | Operation::DeleteRecoveryPoint(_) => false,
+    }
+}
+
+/// The outcome that has another attempt take back what this one could not.
+fn try_again(unfinished: TransferError) -> Outcome {
+    Outcome::Failed(v1::Failed {
+        retryable: true,
+        error_class: unfinished.class.as_str().to_owned(),
+        message: format!("the instance does not have all its own volumes back yet: {}", unfinished.message),
+    })
+}
+
+/// Leaves nothing behind in AWS and in the library.
+///
+/// # Errors
+/// What did not succeed; it is in the ledger, for the reaper.
+async fn clean_up(context: &Arc<TaskContext>) -> Result<(), TransferError> {
     context.enter("clean up");
     let lost = context.stop.lost();
-    tokio::select! {
-        () = lost.cancelled() => {}
-        result = tokio::time::timeout(CLEAN_UP_TIMEOUT, handler::clean_up(context, lost)) => match result {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(task = %context.spec.task, %error, "clean-up left to the reaper"),
-            Err(_elapsed) => tracing::warn!(task = %context.spec.task, "clean-up left to the reaper: too slow"),
+    let too_slow = |_| Err(TransferError::new(ErrorClass::Unavailable, "the clean-up takes too long"));
+    let result = tokio::select! {
+        () = lost.cancelled() => Err(TransferError::cancelled()),
+        result = tokio::time::timeout(CLEAN_UP_TIMEOUT, handler::clean_up(context, lost)) => {
+            result.unwrap_or_else(too_slow)
         }
+    };
+    if let Err(error) = &result {
+        tracing::warn!(task = %context.spec.task, %error, "clean-up not finished");
     }
+    result
 }
 
 /// What a person needs to see why it ended so; nothing where it went well.

@@ -28,11 +28,11 @@ pub(super) async fn run(
     let mut checkpoint = Checkpoint::read(context)?;
     let is_incremental = spec.base.is_some() && !spec.full;
     let instance = &spec.meta.instance;
+    let looker = context.tenant(SessionScope::BackupCopy).await?;
     let transport =
-        store::transport(context, spec.transport, instance, is_incremental, &mut checkpoint).await?;
+        store::transport(context, &looker, spec.transport, instance, is_incremental, &mut checkpoint).await?;
     let shares = spec.read_as == ReadAs::Service || transport == Transport::HotAdd;
-    let account =
-        context.tenant(if shares { SessionScope::Backup } else { SessionScope::BackupCopy }).await?;
+    let account = if shares { context.tenant(SessionScope::Backup).await? } else { looker };
     let media = context.media_agent().await?;
     if let Some(id) = store::stored_before(context, &media, &checkpoint).await? {
         return finish(context, spec, id).await;

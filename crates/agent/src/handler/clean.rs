@@ -18,17 +18,15 @@ use crate::context::TaskContext;
 /// Removes every open object of the task: instances first, then images, volumes and snapshots.
 pub(super) async fn run(context: &Arc<TaskContext>, stop: &CancellationToken) -> Result<(), TransferError> {
     context.abandon_session().await;
+    let mut first_error = None;
     if let Operation::Restore(_) = &context.spec.operation {
         restore_in_place::clean_up(context, stop).await?;
-        restore_image::clean_up(context).await?;
-        transport::clean_up(context).await?;
+        for cleaned in [restore_image::clean_up(context).await, transport::clean_up(context).await] {
+            first_error = first_error.or(cleaned.err());
+        }
     }
     let mut entries = context.ledger.open_entries().await;
-    if entries.is_empty() {
-        return Ok(());
-    }
     entries.sort_by_key(|entry| order(entry.kind));
-    let mut first_error = None;
     for entry in entries {
         if stop.is_cancelled() {
             return Err(TransferError::cancelled());
@@ -41,7 +39,8 @@ pub(super) async fn run(context: &Arc<TaskContext>, stop: &CancellationToken) ->
     first_error.map_or(Ok(()), Err)
 }
 
-const fn order(kind: ObjectKind) -> u8 {
+/// What holds others goes first.
+pub(super) const fn order(kind: ObjectKind) -> u8 {
     match kind {
         ObjectKind::Instance => 0,
         ObjectKind::Image => 1,

@@ -28,9 +28,9 @@ const MARK_PERIOD: Duration = Duration::from_millis(500);
 /// The checkpoint of a restore.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
-    /// By volume, the leaf below which all is written.
+    /// By volume, how far it is written, and into what.
     #[serde(default)]
-    pub(super) written_leaves: BTreeMap<VolumeId, u32>,
+    pub(super) written: BTreeMap<VolumeId, Written>,
     /// The exchange of an instance's volumes, once it is planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) swap: Option<Swap>,
@@ -43,6 +43,15 @@ pub(super) struct Checkpoint {
     /// What was made, once all of it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     results: Option<Vec<ResultMark>>,
+}
+
+/// How far a target is written. It holds for that target alone: another one, however alike, begins at the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Written {
+    /// The target: a snapshot, a volume, or a file on a node.
+    pub(super) target: String,
+    /// The leaf below which all is written.
+    pub(super) leaf: u32,
 }
 
 /// A result for the job, as kept.
@@ -76,15 +85,20 @@ impl Marks {
         Ok(Self { checkpoint: watch::Sender::new(checkpoint) })
     }
 
-    /// The leaf from which a volume is to be written.
-    pub(super) fn resume_leaf(&self, volume: &VolumeId) -> u32 {
-        self.checkpoint.borrow().written_leaves.get(volume).copied().unwrap_or(0)
+    /// The leaf from which a volume is to be written into a target.
+    pub(super) fn resume_leaf(&self, volume: &VolumeId, target: &str) -> u32 {
+        self.written(volume).filter(|written| written.target == target).map_or(0, |written| written.leaf)
     }
 
-    /// All leaves of a volume below `leaf` are written.
-    pub(super) fn rise(&self, volume: &VolumeId, leaf: u32) {
+    /// How far a volume is written, and into what.
+    pub(super) fn written(&self, volume: &VolumeId) -> Option<Written> {
+        self.checkpoint.borrow().written.get(volume).cloned()
+    }
+
+    /// All leaves of a volume below `leaf` are written to the target.
+    pub(super) fn rise(&self, volume: &VolumeId, target: &str, leaf: u32) {
         self.checkpoint.send_modify(|checkpoint| {
-            checkpoint.written_leaves.insert(volume.clone(), leaf);
+            checkpoint.written.insert(volume.clone(), Written { target: target.to_owned(), leaf });
         });
     }
 

@@ -11,8 +11,8 @@ use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::ledger::{LedgerState, Purpose, TAG_DEPLOYMENT, TAG_LEDGER, TAG_PURPOSE, TAG_TASK};
 use snapferry_wire::v1;
 
-use super::clean;
 use super::marks::Marks;
+use super::{clean, transport};
 use crate::context::TaskContext;
 
 /// The tags that say whose an object is.
@@ -34,12 +34,15 @@ pub(super) async fn finish(
     context.ledger.hand_over().await?;
     untag(context).await?;
     context.enter("drop staging");
-    for entry in context.ledger.open_entries().await {
-        if matches!(entry.purpose, Purpose::RestoreStaging | Purpose::RestoreImage) {
+    let mut entries = context.ledger.open_entries().await;
+    entries.sort_by_key(|entry| clean::order(entry.kind));
+    for entry in entries {
+        if matches!(entry.purpose, Purpose::RestoreStaging | Purpose::RestoreImage | Purpose::Transport) {
             // Whoever cancels now is too late; only a lost lease ends this.
             clean::remove(context, &entry, context.stop.lost()).await?;
         }
     }
+    transport::clean_up(context).await?;
     Ok(results)
 }
 

@@ -28,6 +28,9 @@ use crate::context::TaskContext;
 /// The most blocks of 512 KiB that the VHD format can hold: 2,040 GiB.
 const MAX_VHD_BLOCKS: u32 = 2_040 * 2_048;
 
+/// The target of the marks; they are cleared when another node begins.
+const IMAGE: &str = "image";
+
 /// The image files of a task, as kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageMarks {
@@ -151,7 +154,7 @@ async fn begin(context: &TaskContext, marks: &Marks, chosen: &[Chosen]) -> Resul
     }
     marks
         .save(context, |checkpoint| {
-            checkpoint.written_leaves.clear();
+            checkpoint.written.clear();
             let mut begun_on = checkpoint.images.take().map(|images| images.begun_on).unwrap_or_default();
             begun_on.insert(node);
             let volumes = chosen.iter().map(|one| one.volume.volume_id.clone()).collect();
@@ -194,7 +197,7 @@ async fn write(
     marks: &Marks,
 ) -> Result<(), TransferError> {
     let volume = &one.volume.volume_id;
-    let marked = marks.resume_leaf(volume);
+    let marked = marks.resume_leaf(volume, IMAGE);
     // Without a mark nothing says that a partial file is of this recovery point.
     let image = if marked > 0 {
         DiskImage::open_or_create(path, written_as(format), one.volume.n_blocks)?
@@ -220,7 +223,7 @@ async fn write(
                 context.shared.budget.clone(),
                 &context.shared.workers,
                 from_leaf,
-                &mut |leaf| marks.rise(volume, leaf),
+                &mut |leaf| marks.rise(volume, IMAGE, leaf),
                 progress,
                 context.stop.token().clone(),
             )
@@ -252,7 +255,7 @@ async fn copy(
         image.target(),
         context.shared.budget.clone(),
         from_leaf.saturating_mul(LEAF_BLOCKS),
-        &mut |blocks| marks.rise(volume, blocks / LEAF_BLOCKS),
+        &mut |blocks| marks.rise(volume, IMAGE, blocks / LEAF_BLOCKS),
         progress,
         context.stop.token().clone(),
     )

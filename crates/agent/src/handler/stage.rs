@@ -78,6 +78,7 @@ pub(super) async fn all(
         blocks: None,
         region: account.region(),
         product_codes: &[],
+        unshareable: None,
         is_on_outpost: false,
         before: marks.transport(),
     };
@@ -148,8 +149,8 @@ async fn stage(
         sealer,
         context.shared.budget.clone(),
         &context.shared.workers,
-        marks.resume_leaf(&volume.volume_id),
-        &mut |leaf| marks.rise(&volume.volume_id, leaf),
+        marks.resume_leaf(&volume.volume_id, snapshot.as_str()),
+        &mut |leaf| marks.rise(&volume.volume_id, snapshot.as_str(), leaf),
         context.new_transfer(),
         context.stop.token().clone(),
     )

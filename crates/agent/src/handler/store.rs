@@ -29,10 +29,10 @@ use snapferry_wire::v1;
 
 use super::base::{self, PlannedVolume};
 use super::checkpoint::Checkpoint;
-use super::clean;
 use super::session::Reading;
 use super::transport::read::Reader;
 use super::transport::{self, Work};
+use super::{clean, share};
 use crate::context::TaskContext;
 
 /// Volumes of one instance that are read at the same time; they share the process's byte budget.
@@ -77,11 +77,17 @@ pub(super) struct About {
 /// [`TransferError`] of class `Invalid` when the wish cannot be kept.
 pub(super) async fn transport(
     context: &Arc<TaskContext>,
+    tenant: &Account,
     wish: TransportWish,
     instance: &InstanceConfig,
     is_incremental: bool,
     checkpoint: &mut Checkpoint,
 ) -> Result<Transport, TransferError> {
+    let unshareable = match share::check(tenant, instance).await {
+        Ok(()) => None,
+        Err(error) if error.class == ErrorClass::Invalid => Some(error.message),
+        Err(error) => return Err(error),
+    };
     let size: u64 = instance.volumes.iter().map(|volume| u64::from(volume.size_gib) * 2_048).sum();
     let work = Work {
         writes: false,
@@ -89,6 +95,7 @@ pub(super) async fn transport(
         blocks: Some(if is_incremental { size / USUAL_CHANGE } else { size }),
         region: &instance.region,
         product_codes: &instance.product_codes,
+        unshareable: unshareable.as_deref(),
         is_on_outpost: instance.outpost_arn.is_some(),
         before: checkpoint.transport,
     };

@@ -16,7 +16,7 @@ use snapferry_transfer::TransferError;
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{ObjectKind, Purpose};
 use snapferry_types::spec::{ReadAs, StreamingBackupSpec};
-use snapferry_types::{RecoveryPointId, SnapshotId, Transport};
+use snapferry_types::{RecoveryPointId, SnapshotId};
 use snapferry_wire::v1;
 
 use super::checkpoint::Checkpoint;
@@ -38,8 +38,9 @@ pub(super) async fn run(
     let base = spec.base.clone().filter(|_| !spec.full);
     let is_incremental = base.is_some();
     let transport =
-        store::transport(context, spec.transport, &seen.config, is_incremental, &mut checkpoint).await?;
-    if spec.read_as == ReadAs::Service || transport == Transport::HotAdd {
+        store::transport(context, &account, spec.transport, &seen.config, is_incremental, &mut checkpoint)
+            .await?;
+    if spec.read_as == ReadAs::Service {
         share::check(&account, &seen.config).await?;
     }
     let snapshots = snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;

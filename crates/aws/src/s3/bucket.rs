@@ -40,6 +40,14 @@ impl S3 {
     /// # Errors
     /// [`AwsError::Invalid`] for a name or an endpoint that cannot be used.
     pub fn open(account: &Account, bucket: &str) -> Result<Self, AwsError> {
+        Self::open_under(account, bucket, None)
+    }
+
+    /// [`S3::open`], with a key of KMS that what is uploaded is encrypted under; the bucket's own default without one.
+    ///
+    /// # Errors
+    /// See [`S3::open`].
+    pub fn open_under(account: &Account, bucket: &str, kms_key_id: Option<&str>) -> Result<Self, AwsError> {
         let asked = Asked::new("s3:ListBucket", "bucket", bucket);
         let endpoint = account.s3_endpoint_url();
         let connector = || Connector { is_this_machine: endpoint.is_some_and(is_this_machine) };
@@ -56,6 +64,10 @@ impl S3 {
                 retry_timeout: RETRY_TIMEOUT,
                 ..RetryConfig::default()
             });
+        let builder = match kms_key_id {
+            Some(key) => builder.with_sse_kms_encryption(key),
+            None => builder,
+        };
         let builder = match endpoint {
             Some(url) => builder.with_endpoint(url).with_allow_http(url.starts_with("http://")),
             None => builder,

@@ -120,7 +120,7 @@ pub(super) fn move_idle(row: &mut TaskRow, now_ms: i64) -> Result<(), StoreError
 
 /// Whether an earlier attempt may have left an instance with some of its volumes exchanged: what only an agent can put
 /// right.
-fn must_be_taken_back(row: &TaskRow) -> bool {
+pub(super) fn must_be_taken_back(row: &TaskRow) -> bool {
     row.fence.epoch > 0 && is_in_place(&row.work)
 }
 

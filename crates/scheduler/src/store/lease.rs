@@ -10,7 +10,7 @@ use snapferry_types::state::TaskEvent;
 use snapferry_types::{AccessNodeId, DispatchId, Fence, IncarnationId, TaskId, TaskState};
 use sqlx::AnyConnection;
 
-use super::control::move_idle;
+use super::control::{move_idle, must_be_taken_back};
 use super::history::AttemptReport;
 use super::row::Read as _;
 use super::task::{self, Desired, LeasedTask, TaskRow};
@@ -284,7 +284,8 @@ impl Store {
             class: "lease_lost".to_owned(),
             message: "the access node went silent in the middle of the work".to_owned(),
         });
-        let text = if after.crashes >= limits.max_crashes && after.desired != Desired::Cancel {
+        let is_over = after.crashes >= limits.max_crashes && !must_be_taken_back(&after);
+        let text = if is_over && after.desired != Desired::Cancel {
             after.apply(TaskEvent::OutOfAttempts, now_ms)?;
             format!("quarantined: its access nodes went silent {} times", after.crashes)
         } else {
@@ -347,7 +348,9 @@ fn settle(
             row.made = made;
             Ok("succeeded".to_owned())
         }
-        FinishOutcome::Failed { error, .. } if row.desired == Desired::Cancel => {
+        FinishOutcome::Failed { error, retryable }
+            if row.desired == Desired::Cancel && !(retryable && must_be_taken_back(row)) =>
+        {
             row.apply(TaskEvent::CancelConfirmed, now_ms)?;
             let text = format!("cancelled; the attempt ended with {}: {}", error.class, error.message);
             row.error = Some(error);
@@ -363,7 +366,7 @@ fn settle(
             // What moves forward, however slowly, is not given up.
             let moved = row.progress.bytes_sent > 0 || row.progress.blocks_done > 0;
             row.failures = if moved { 1 } else { row.failures.saturating_add(1) };
-            if row.failures >= limits.max_attempts {
+            if row.failures >= limits.max_attempts && !must_be_taken_back(row) {
                 row.apply(TaskEvent::OutOfAttempts, now_ms)?;
                 return Ok(format!("given up after {} attempts: {text}", row.attempts));
             }
@@ -379,7 +382,7 @@ fn settle(
             row.apply(TaskEvent::CancelConfirmed, now_ms)?;
             Ok("cancelled".to_owned())
         }
-        FinishOutcome::Yielded { .. } if row.desired == Desired::Cancel => {
+        FinishOutcome::Yielded { .. } if row.desired == Desired::Cancel && !must_be_taken_back(row) => {
             row.apply(TaskEvent::CancelConfirmed, now_ms)?;
             Ok("cancelled".to_owned())
         }

@@ -25,6 +25,8 @@ pub(in super::super) struct Work<'a> {
     pub(in super::super) region: &'a Region,
     /// Marketplace product codes of what is read.
     pub(in super::super) product_codes: &'a [String],
+    /// Why the snapshots cannot be shared with the service account, where they cannot.
+    pub(in super::super) unshareable: Option<&'a str>,
     /// Whether what is read is on an Outpost.
     pub(in super::super) is_on_outpost: bool,
     /// What an earlier attempt has chosen.
@@ -102,7 +104,7 @@ fn possible(context: &TaskContext, transport: Transport, work: &Work<'_>) -> Res
              node: use EBS direct",
             work.product_codes.join(", ")
         )),
-        Transport::HotAdd => Ok(()),
+        Transport::HotAdd => work.unshareable.map_or(Ok(()), |reason| Err(reason.to_owned())),
         Transport::Import if !work.writes => Err("Import only writes".to_owned()),
         Transport::Import if context.shared.import.is_none() => {
             Err("there is no bucket for disk images ([agent.import] is not set)".to_owned())

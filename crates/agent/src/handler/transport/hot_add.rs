@@ -47,8 +47,6 @@ pub(super) struct Attached {
     pub(super) volume: VolumeId,
     /// The device.
     pub(super) device: PathBuf,
-    /// Whether an earlier attempt had made it, so that its marks hold for it.
-    pub(super) was_there: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -90,8 +88,6 @@ impl HotAddNode {
             }
         };
         self.drop_elsewhere(context, service, wanted.label).await?;
-        let was_there =
-            context.ledger.existing(ObjectKind::Volume, Purpose::Transport, wanted.label).await.is_some();
         let entry = self.create(context, service, wanted).await?;
         let volume: VolumeId = parse_one(&entry)?;
         self.attach_here(context, service, &volume)
@@ -99,7 +95,7 @@ impl HotAddNode {
             .map_err(|error| error.context(format!("attach {volume} to {}", self.config.instance_id)))?;
         let device = self.find_device(context, &volume).await?;
         tracing::info!(%volume, device = %device.display(), "volume attached");
-        Ok(Attached { entry, volume, device, was_there, _permit: permit })
+        Ok(Attached { entry, volume, device, _permit: permit })
     }
 
     /// Takes the volume off and deletes it.

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snapferry_aws::ec2::{self, ImportFormat, NewImport};
-use snapferry_aws::{Account, S3};
+use snapferry_aws::{Account, AwsError, S3};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{DiskImage, ErrorClass, TransferError, TransferProgress};
-use snapferry_types::ImageFormat;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
+use snapferry_types::{Fence, ImageFormat};
 
 use super::super::clean;
 use super::super::marks::Marks;
@@ -52,25 +52,35 @@ pub(super) async fn run(
     {
         return Ok((service, entry));
     }
-    let bucket = S3::open(&service, &config.bucket)?;
+    let transit_key = context.shared.transit_kms_key_id.as_deref().filter(|_| what.config.encrypted);
+    let bucket = S3::open_under(&service, &config.bucket, transit_key)?;
     bucket.check_region(service.region()).await?;
     let key = format!("{}/{}.vmdk", context.spec.task, what.volume.volume_id);
     let object_id = format!("{}/{key}", config.bucket);
     let object_what = (ObjectKind::S3Object, Purpose::Transport, object_id.as_str());
-    let image = image_path(context, config, what);
+    let image = Image::of(context, config, what, marks);
     let object = objects::ensure_named(context, &service, object_what, &object_id, || async {
-        write_image(context, media, what, marks, &image).await?;
+        image.write(context, media, what, marks).await?;
         context.enter("upload");
         bucket.abort_uploads(&key).await?;
-        let path = image.with_extension(ImageFormat::Vmdk.as_str());
-        bucket.upload_file(&path, &key, UPLOAD_IN_FLIGHT, |_sent, _total| (), context.stop.token()).await?;
+        bucket
+            .upload_file(&image.path, &key, UPLOAD_IN_FLIGHT, |_sent, _total| (), context.stop.token())
+            .await?;
         Ok(())
     })
     .await?;
     context.enter("import");
     let task = start(context, &service, config, &key, what, &label).await?;
     let task_id: String = parse_one(&task)?;
-    let imported = ec2::wait_import(&service, &task_id, |_| (), context.stop.token()).await?;
+    let imported = match ec2::wait_import(&service, &task_id, |_| (), context.stop.token()).await {
+        Ok(imported) => imported,
+        Err(error @ AwsError::Failed { .. }) => {
+            // The task is over; the next attempt starts another one of the same object.
+            context.ledger.moved(&task, LedgerState::Gone).await?;
+            return Err(TransferError::new(ErrorClass::Unavailable, error.to_string()));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let tag = |entry: LedgerEntry| {
         let (service, imported, tags) = (&service, imported.clone(), context.ledger.tags(&entry));
         async move {
@@ -82,7 +92,7 @@ pub(super) async fn run(
     let entry = objects::ensure(context, &service, snapshot, tag).await?;
     clean::remove(context, &object, context.stop.token()).await?;
     context.ledger.moved(&task, LedgerState::Gone).await?;
-    remove_file(&image).await;
+    image.remove().await;
     Ok((service, entry))
 }
 
@@ -112,52 +122,78 @@ async fn start(
     objects::ensure(context, service, (ObjectKind::ImportTask, Purpose::Transport, label), create).await
 }
 
-/// Writes the disk image into the staging folder.
-async fn write_image(
-    context: &Arc<TaskContext>,
-    media: &MediaClient,
-    what: &ToStage,
-    marks: &Marks,
-    path: &Path,
-) -> Result<(), TransferError> {
-    let path = path.with_extension(ImageFormat::Vmdk.as_str());
-    if tokio::fs::try_exists(&path).await.unwrap_or(false) {
-        // Whole: it has its name only then, and the folder is this task's alone.
-        return Ok(());
-    }
-    if let Some(folder) = path.parent() {
-        tokio::fs::create_dir_all(folder).await.map_err(|error| {
-            let text = format!("make the staging folder {}: {error}", folder.display());
-            TransferError::new(ErrorClass::StorageFull, text)
-        })?;
-    }
-    // EC2 imports whole GiB; the volume has them.
-    let n_blocks = what.volume.n_blocks;
-    let image = DiskImage::open_or_create(&path, snapferry_transfer::ImageFormat::Vmdk, n_blocks)?;
-    let from_leaf = if image.is_new() { 0 } else { marks.resume_leaf(&what.volume.volume_id) };
-    write_to(context, media, what, image.target(), from_leaf, marks)
-        .await
-        .map_err(|error| error.context(format!("write the disk image {}", path.display())))?;
-    image.finish(Arc::new(TransferProgress::default()), context.stop.token().clone()).await?;
-    Ok(())
+/// A disk image in the staging folder of this node. Its name has the epoch of the attempt that began it, so that a
+/// mark never holds for another file.
+struct Image {
+    path: PathBuf,
+    /// Its name in the marks.
+    name: String,
 }
 
-fn image_path(context: &TaskContext, config: &ImportConfig, what: &ToStage) -> PathBuf {
-    config.staging_dir.join(context.spec.task.to_string()).join(what.volume.volume_id.as_str())
+impl Image {
+    /// The image that an earlier attempt has begun on this node, or a new one.
+    fn of(context: &TaskContext, config: &ImportConfig, what: &ToStage, marks: &Marks) -> Self {
+        let volume = &what.volume.volume_id;
+        let folder = config.staging_dir.join(context.spec.task.to_string());
+        let node = context.lease.identity().node;
+        let named = |file: &str| Self { path: folder.join(file), name: format!("{node}:{file}") };
+        let begun = marks.written(volume).and_then(|written| {
+            let (of, file) = written.target.split_once(':')?;
+            (of == node.to_string()).then(|| named(file))
+        });
+        let begun = begun.filter(|image| image.path.exists() || partial(&image.path).exists());
+        begun.unwrap_or_else(|| {
+            let Fence { generation, epoch } = context.spec.fence;
+            named(&format!("{volume}.{generation}-{epoch}.{}", ImageFormat::Vmdk.as_str()))
+        })
+    }
+
+    /// Writes it, from where its mark is.
+    async fn write(
+        &self,
+        context: &Arc<TaskContext>,
+        media: &MediaClient,
+        what: &ToStage,
+        marks: &Marks,
+    ) -> Result<(), TransferError> {
+        if tokio::fs::try_exists(&self.path).await.unwrap_or(false) {
+            // Whole: it has its name only then, and the folder is this task's alone.
+            return Ok(());
+        }
+        if let Some(folder) = self.path.parent() {
+            tokio::fs::create_dir_all(folder).await.map_err(|error| {
+                let text = format!("make the staging folder {}: {error}", folder.display());
+                TransferError::new(ErrorClass::StorageFull, text)
+            })?;
+        }
+        let n_blocks = what.volume.n_blocks;
+        let image = DiskImage::open_or_create(&self.path, snapferry_transfer::ImageFormat::Vmdk, n_blocks)?;
+        write_to(context, media, what, image.target(), &self.name, marks)
+            .await
+            .map_err(|error| error.context(format!("write the disk image {}", self.path.display())))?;
+        image.finish(Arc::new(TransferProgress::default()), context.stop.token().clone()).await?;
+        Ok(())
+    }
+
+    /// Removes it, and the task's folder when that was the last.
+    async fn remove(&self) {
+        if let Err(error) = tokio::fs::remove_file(&self.path).await
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(file = %self.path.display(), %error, "staged disk image not removed");
+        }
+        if let Some(folder) = self.path.parent() {
+            // Images of the task's other volumes may still be there.
+            let _last_one_removes_it = tokio::fs::remove_dir(folder).await;
+        }
+    }
 }
 
-/// Removes a volume's image file, and the task's folder when that was the last.
-async fn remove_file(path: &Path) {
-    let whole = path.with_extension(ImageFormat::Vmdk.as_str());
-    if let Err(error) = tokio::fs::remove_file(&whole).await
-        && error.kind() != ErrorKind::NotFound
-    {
-        tracing::warn!(file = %whole.display(), %error, "staged disk image not removed");
-    }
-    if let Some(folder) = path.parent() {
-        // Images of the task's other volumes may still be there.
-        let _last_one_removes_it = tokio::fs::remove_dir(folder).await;
-    }
+/// The name of an image that is not whole yet.
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
 }
 
 /// Removes the image files of a task on this node.

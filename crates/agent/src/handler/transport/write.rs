@@ -112,8 +112,7 @@ async fn by_hot_add(
     // Of an encrypted volume nobody says what a block reads as that was never written.
     let overwrite = if what.config.encrypted { Overwrite::Used } else { Overwrite::Blank };
     let target = DeviceTarget::open(&attached.device, what.volume.n_blocks, overwrite)?;
-    let from_leaf = if attached.was_there { marks.resume_leaf(volume_id) } else { 0 };
-    write_to(context, media, what, Arc::new(target), from_leaf, marks)
+    write_to(context, media, what, Arc::new(target), attached.volume.as_str(), marks)
         .await
         .map_err(|error| error.context(format!("write {volume_id} to {}", attached.device.display())))?;
     // A snapshot of what is detached has all that was written.
@@ -130,7 +129,7 @@ async fn by_hot_add(
     Ok((service, entry))
 }
 
-/// Moves the stored blocks into a target, with marks.
+/// Moves the stored blocks into a target, from where its mark is.
 ///
 /// # Errors
 /// [`TransferError`] of either end.
@@ -139,7 +138,7 @@ pub(super) async fn write_to(
     media: &MediaClient,
     what: &ToStage,
     target: Arc<dyn BlockTarget>,
-    from_leaf: u32,
+    target_name: &str,
     marks: &Marks,
 ) -> Result<(), TransferError> {
     let sealer = Arc::new(Sealer::new(&context.spec.keys));
@@ -157,8 +156,8 @@ pub(super) async fn write_to(
         sealer,
         context.shared.budget.clone(),
         &context.shared.workers,
-        from_leaf,
-        &mut |leaf| marks.rise(volume, leaf),
+        marks.resume_leaf(volume, target_name),
+        &mut |leaf| marks.rise(volume, target_name, leaf),
         context.new_transfer(),
         context.stop.token().clone(),
     )
