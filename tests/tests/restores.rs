@@ -76,7 +76,7 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
         name: Some("web restored".to_owned()),
         instance_type: Some("m6i.xlarge".to_owned()),
         iam_instance_profile: Some("other".to_owned()),
-        private_ip: Some("172.31.0.77".to_owned()),
+        private_ip: Some("10.0.0.77".to_owned()),
         stopped: true,
         ..NewInstance::default()
     };
@@ -91,7 +91,7 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
         (Some("web restored"), "m6i.xlarge")
     );
     assert!(restored.config.iam_instance_profile_arn.unwrap().ends_with(":instance-profile/other"));
-    assert_eq!(restored.config.network_interfaces[0].private_ip.as_deref(), Some("172.31.0.77"));
+    assert_eq!(restored.config.network_interfaces[0].private_ip.as_deref(), Some("10.0.0.77"));
     assert!(restored.config.tags.contains(&Tag::new("environment", "production")));
     assert!(!restored.config.tags.iter().any(Tag::is_ownership), "{:?}", restored.config.tags);
     let restored = describe(&rig, &new).await;
