@@ -1,5 +1,7 @@
 //! Disk image formats.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Format of a disk image file.
@@ -36,5 +38,11 @@ impl ImageFormat {
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == word)
+    }
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }

@@ -200,9 +200,9 @@ async fn write(
     let marked = marks.resume_leaf(volume, IMAGE);
     // Without a mark nothing says that a partial file is of this recovery point.
     let image = if marked > 0 {
-        DiskImage::open_or_create(path, written_as(format), one.volume.n_blocks)?
+        DiskImage::open_or_create(path, format, one.volume.n_blocks)?
     } else {
-        DiskImage::create(path, written_as(format), one.volume.n_blocks)?
+        DiskImage::create(path, format, one.volume.n_blocks)?
     };
     let from_leaf = if image.is_new() { 0 } else { marked };
     let progress = context.new_transfer();
@@ -262,15 +262,6 @@ async fn copy(
     .await
     .map(|_summary| ())
     .map_err(|error| error.context(format!("write {volume} from {snapshot}")))
-}
-
-const fn written_as(format: ImageFormat) -> snapferry_transfer::ImageFormat {
-    match format {
-        ImageFormat::Raw => snapferry_transfer::ImageFormat::Raw,
-        ImageFormat::Qcow2 => snapferry_transfer::ImageFormat::Qcow2,
-        ImageFormat::Vmdk => snapferry_transfer::ImageFormat::Vmdk,
-        ImageFormat::Vhd => snapferry_transfer::ImageFormat::Vhd,
-    }
 }
 
 /// Removes the files that this task began on this node, unless the restore came to its end.

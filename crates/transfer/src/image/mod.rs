@@ -12,7 +12,6 @@ mod convert;
 mod disk;
 mod fields;
 mod fixed;
-mod format;
 mod inspect;
 mod qcow2;
 #[cfg(test)]
@@ -22,5 +21,5 @@ mod vmdk;
 
 pub use convert::convert_to_stream_vmdk;
 pub use disk::DiskImage;
-pub use format::ImageFormat;
 pub use inspect::{ImageInfo, inspect_image};
+pub use snapferry_types::ImageFormat;

@@ -119,7 +119,7 @@ async fn each_format_holds_the_volume_whatever_the_order_of_writes() {
     for (seed, n_blocks) in (0..).zip([1, 3, 5, 1_023, 2_051, 70_001]) {
         let blocks = volume(n_blocks);
         for format in ImageFormat::ALL {
-            let path = folder.path().join(format!("disk-{n_blocks}.{}", format.extension()));
+            let path = folder.path().join(format!("disk-{n_blocks}.{}", format.as_str()));
             let image = DiskImage::open_or_create(&path, format, n_blocks).unwrap();
             assert!(image.is_new());
             write(&image.target(), &blocks, seed).await;
@@ -141,7 +141,7 @@ async fn an_attempt_that_was_killed_is_gone_on_with_from_the_file_alone() {
     let n_blocks = 2_051;
     let blocks = volume(n_blocks);
     for format in ImageFormat::ALL {
-        let path = folder.path().join(format!("disk.{}", format.extension()));
+        let path = folder.path().join(format!("disk.{}", format.as_str()));
         let mut first = blocks.clone();
         first.retain(|index, _| index % 2 == 0);
         let image = DiskImage::open_or_create(&path, format, n_blocks).unwrap();
@@ -167,8 +167,8 @@ async fn an_attempt_that_was_killed_is_gone_on_with_from_the_file_alone() {
 async fn a_partial_file_of_another_size_or_without_its_head_is_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
     for format in ImageFormat::ALL {
-        let path = folder.path().join(format!("disk.{}", format.extension()));
-        let partial = folder.path().join(format!("disk.{}.partial", format.extension()));
+        let path = folder.path().join(format!("disk.{}", format.as_str()));
+        let partial = folder.path().join(format!("disk.{}.partial", format.as_str()));
         let image = DiskImage::open_or_create(&path, format, 64).unwrap();
         write(&image.target(), &volume(64), 1).await;
         drop(image);
@@ -192,7 +192,7 @@ async fn a_partial_file_of_another_size_or_without_its_head_is_begun_anew() {
 async fn a_block_that_was_data_in_a_killed_attempt_can_become_zeroes() {
     let folder = tempfile::tempdir().unwrap();
     for format in ImageFormat::ALL {
-        let path = folder.path().join(format!("disk.{}", format.extension()));
+        let path = folder.path().join(format!("disk.{}", format.as_str()));
         let image = DiskImage::open_or_create(&path, format, 64).unwrap();
         let mut blocks = BTreeMap::from([(4, seeded_block(4)), (5, seeded_block(5))]);
         write(&image.target(), &blocks, 1).await;
@@ -213,7 +213,7 @@ async fn a_copy_that_fails_at_any_write_is_gone_on_with_at_its_mark() {
     blocks.iter().for_each(|(index, data)| source.put(*index, data.clone()));
     let budget = ByteBudget::new(8 << 20);
     for (n, format) in (1..).step_by(2).zip([ImageFormat::ALL; 2].concat()) {
-        let path = folder.path().join(format!("disk-{n}.{}", format.extension()));
+        let path = folder.path().join(format!("disk-{n}.{}", format.as_str()));
         let image = DiskImage::open_or_create(&path, format, 2_051).unwrap();
         let plan = FaultPlan::new(Fault::FailAfter(ErrorClass::Unavailable), When::From(n));
         let mut mark = 0;
@@ -273,10 +273,6 @@ fn what_a_format_cannot_hold_is_refused_before_a_file_is_made() {
     let error = DiskImage::open_or_create(&path, ImageFormat::Raw, 0).err().unwrap();
     assert_eq!(error.class, ErrorClass::Invalid);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert!("vdi".parse::<ImageFormat>().unwrap_err().message.contains("choose raw"));
-    for format in ImageFormat::ALL {
-        assert_eq!(format.as_str().parse::<ImageFormat>().unwrap(), format);
-    }
 }
 
 #[tokio::test]
@@ -342,12 +338,12 @@ fn images_of_qemu_are_recognised() {
 async fn an_image_that_is_cut_off_or_lies_is_refused_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     for format in [ImageFormat::Qcow2, ImageFormat::Vhd, ImageFormat::Vmdk] {
-        let path = folder.path().join(format!("disk.{}", format.extension()));
+        let path = folder.path().join(format!("disk.{}", format.as_str()));
         let image = DiskImage::open_or_create(&path, format, 64).unwrap();
         write(&image.target(), &volume(64), 1).await;
         let path = finish(image).await;
         let whole = std::fs::read(&path).unwrap();
-        let bad = folder.path().join(format!("bad.{}", format.extension()));
+        let bad = folder.path().join(format!("bad.{}", format.as_str()));
         let refuses = |bytes: &[u8], what: &str| {
             std::fs::write(&bad, bytes).unwrap();
             let error = inspect_image(&bad).err().unwrap_or_else(|| panic!("{format}, {what}"));

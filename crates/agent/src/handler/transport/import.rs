@@ -167,7 +167,7 @@ impl Image {
             })?;
         }
         let n_blocks = what.volume.n_blocks;
-        let image = DiskImage::open_or_create(&self.path, snapferry_transfer::ImageFormat::Vmdk, n_blocks)?;
+        let image = DiskImage::open_or_create(&self.path, ImageFormat::Vmdk, n_blocks)?;
         write_to(context, media, what, image.target(), &self.name, marks)
             .await
             .map_err(|error| error.context(format!("write the disk image {}", self.path.display())))?;
