@@ -8,7 +8,7 @@ use snapferry_agent_linux::AgentFile;
 use snapferry_service::{Exit, config, shutdown, telemetry};
 
 /// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
-/// for fresh pages each time, which was a seventh of the processor time of reading a snapshot.
+/// for fresh pages each time. See docs/decisions/0009.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

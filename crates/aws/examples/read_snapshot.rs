@@ -16,7 +16,7 @@ use snapferry_types::{AccountAccess, BLOCK_SIZE, ByteCount, SnapshotId};
 use tokio_util::sync::CancellationToken;
 
 /// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
-/// for fresh pages each time, which was a seventh of the processor time of reading a snapshot.
+/// for fresh pages each time. See docs/decisions/0009.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

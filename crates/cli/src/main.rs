@@ -19,7 +19,7 @@ use snapferry_service::telemetry::{self, LogFormat};
 use crate::args::{Args, Command};
 
 /// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
-/// for fresh pages each time, which was a seventh of the processor time of reading a snapshot.
+/// for fresh pages each time. See docs/decisions/0009.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
