@@ -45,6 +45,19 @@ impl Rig {
         self.hurt(Rule::new(effect).on("ebs", "GetSnapshotBlock").times(times));
     }
 
+    /// Lets so many blocks be read; the others wait, and the task with them, until [`Self::let_go`].
+    pub fn hold_reads(&self, after: u64) {
+        self.hurt(Rule {
+            skip: after,
+            ..Rule::new(Effect::Hang { seconds: None }).on("ebs", "GetSnapshotBlock")
+        });
+    }
+
+    /// Takes back all rules, and ends what waits by them.
+    pub fn let_go(&self) {
+        self.sim.context().faults.set_rules(Vec::new());
+    }
+
     /// How often the rules in force took effect.
     #[must_use]
     pub fn fired(&self) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use awssim::faults::{Effect, Latency, Quotas, Rule};
+use awssim::faults::{Effect, Quotas, Rule};
 use snapferry_api::hypervisor::ReadAs;
 use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, Rig, RigOptions, SERVICE, TestInstance, TicketTap, set_role, write_data};
@@ -42,7 +42,7 @@ async fn delivered_again(options: RigOptions) {
     let content = instance.content(&sim).unwrap();
     let mut tap = TicketTap::open(&rig.broker).await.unwrap();
     // Not one block is read before this is taken away.
-    sim.faults.set_latency(vec![Latency::of("ebs", 2_000.0)]);
+    rig.hold_reads(0);
     let id = rig.back_up(&instance.id).await.unwrap();
     let ticket = tap.next().await.unwrap();
     rig.wait(id, "the task runs", |job| job.tasks[0].state == TaskState::Running).await.unwrap();
@@ -58,7 +58,7 @@ async fn delivered_again(options: RigOptions) {
         .unwrap();
     let job = rig.client.job(id).await.unwrap();
     assert_eq!(job.tasks[0].state, TaskState::Running, "the delivery came while the task ran");
-    sim.faults.set_latency(Vec::new());
+    rig.let_go();
     let job = rig.succeed(id).await.unwrap();
 
     tap.publish(&ticket).await.unwrap();
@@ -79,14 +79,15 @@ async fn delivered_again(options: RigOptions) {
 async fn credentials_that_end_in_mid_task_are_renewed() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
-    let instance = TestInstance::place(&sim, "one", 100).unwrap();
+    let instance = TestInstance::place(&sim, "one", 300).unwrap();
     let content = instance.content(&sim).unwrap();
-    sim.faults.set_latency(vec![Latency::of("ebs", 400.0)]);
+    // More blocks wait than can be on their way: the others are asked for after the end.
+    rig.hold_reads(20);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "blocks are being read", |job| job.tasks[0].progress.bytes_read > 0).await.unwrap();
     let (signed_in, read) = (rig.calls("sts", "AssumeRole"), rig.calls("ebs", "GetSnapshotBlock"));
     sim.world.expire_sessions();
-    sim.faults.set_latency(Vec::new());
+    rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 1, "the attempt goes on with new credentials");
     assert!(rig.calls("sts", "AssumeRole") > signed_in, "nobody signed in again");

@@ -3,14 +3,11 @@
 
 use std::time::Duration;
 
-use awssim::faults::Latency;
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
 use snapferry_types::TaskState;
 
-/// Makes block reads slow enough that a process can be killed in the middle of them.
-fn slow_reads(rig: &Rig, millis: f64) {
-    rig.sim.context().faults.set_latency(vec![Latency::of("ebs", millis)]);
-}
+/// So many blocks are read before the others wait: what is done then comes in the middle of the transfer.
+const HELD_AFTER: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_incremental_and_restore_come_back_byte_for_byte() {
@@ -45,7 +42,7 @@ async fn an_agent_killed_in_mid_transfer_is_followed_by_another_that_goes_on() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
-    slow_reads(&rig, 400.0);
+    rig.hold_reads(HELD_AFTER);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "blocks are being read", |job| {
         job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
@@ -54,7 +51,7 @@ async fn an_agent_killed_in_mid_transfer_is_followed_by_another_that_goes_on() {
     .unwrap();
     rig.agents[0].kill9().unwrap();
     rig.add_agent().unwrap();
-    slow_reads(&rig, 0.0);
+    rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
     let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
@@ -70,7 +67,7 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 100).unwrap();
     let content = instance.content(&sim).unwrap();
-    slow_reads(&rig, 400.0);
+    rig.hold_reads(HELD_AFTER);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "blocks are being read", |job| {
         job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
@@ -79,7 +76,7 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
     .unwrap();
     rig.agents[0].sigstop().await.unwrap();
     rig.add_agent().unwrap();
-    slow_reads(&rig, 0.0);
+    rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 2, "the stopped agent kept its lease");
     rig.agents[0].sigcont().unwrap();
@@ -95,13 +92,15 @@ async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
     let mut rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 100).unwrap();
-    slow_reads(&rig, 300.0);
+    rig.hold_reads(HELD_AFTER);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "the task runs", |job| job.tasks.iter().any(|task| task.state == TaskState::Running))
         .await
         .unwrap();
     rig.broker.restart().await.unwrap();
-    slow_reads(&rig, 0.0);
+    let under = rig.client.job(id).await.unwrap();
+    assert_eq!(under.tasks[0].state, TaskState::Running, "the task had ended before the broker was back");
+    rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 1, "the task ran twice");
     // The queue works again.
@@ -129,7 +128,7 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 60).unwrap();
     let content = instance.content(&sim).unwrap();
-    slow_reads(&rig, 300.0);
+    rig.hold_reads(HELD_AFTER);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "blocks are being read", |job| {
         job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
@@ -143,7 +142,7 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
     .await
     .unwrap();
     rig.restart_media_agent().unwrap();
-    slow_reads(&rig, 0.0);
+    rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();
@@ -155,14 +154,14 @@ async fn a_cancelled_backup_leaves_nothing_behind() {
     let rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 100).unwrap();
-    slow_reads(&rig, 400.0);
+    rig.hold_reads(HELD_AFTER);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "blocks are being read", |job| job.tasks.iter().any(|task| task.progress.bytes_read > 0))
         .await
         .unwrap();
     assert_eq!(rig.count("snapshots"), 2, "there is something to clean up");
     rig.client.cancel_job(id).await.unwrap();
-    slow_reads(&rig, 0.0);
+    rig.let_go();
     let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
     assert_eq!(job.summary.state.as_str(), "cancelled");
     snapferry_testkit::eventually(Duration::from_secs(30), "nothing is left in AWS", || async {

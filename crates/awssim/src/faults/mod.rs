@@ -204,7 +204,7 @@ impl Faults {
     }
 
     /// Counts the call, enforces rates, waits, refuses or plans what is to be done to the answer. A hang without
-    /// an end waits until the client goes away and this future is dropped.
+    /// an end waits until its rule is taken back, or the client goes away and this future is dropped.
     ///
     /// # Errors
     /// The refusal to answer.
@@ -226,7 +226,7 @@ impl Faults {
             let effect = &active.rule.effect;
             self.counters.fault(effect.name());
             match effect {
-                Effect::Hang { seconds: None } => std::future::pending::<()>().await,
+                Effect::Hang { seconds: None } => active.over.cancelled().await,
                 Effect::Hang { seconds: Some(seconds) } => {
                     tokio::time::sleep(Duration::try_from_secs_f64(*seconds).unwrap_or_default()).await;
                 }
@@ -276,9 +276,13 @@ impl Faults {
         write(&self.rules).push(Arc::new(Active::new(rule)));
     }
 
-    /// Puts these rules in place of all others.
+    /// Puts these rules in place of all others, and ends what hangs by one of those.
     pub fn set_rules(&self, rules: Vec<Rule>) {
-        *write(&self.rules) = rules.into_iter().map(|rule| Arc::new(Active::new(rule))).collect();
+        let rules = rules.into_iter().map(|rule| Arc::new(Active::new(rule))).collect();
+        let gone = std::mem::replace(&mut *write(&self.rules), rules);
+        for active in gone {
+            active.over.cancel();
+        }
     }
 
     /// The rules in force.

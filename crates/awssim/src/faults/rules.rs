@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::Call;
 
@@ -32,7 +33,7 @@ pub enum Effect {
         #[serde(default)]
         snapshot_level: bool,
     },
-    /// Waits before anything is done; without a time, for ever.
+    /// Waits before anything is done; without a time, until the rule is taken back or the client goes away.
     Hang {
         /// Seconds to wait before going on.
         #[serde(default)]
@@ -177,11 +178,19 @@ pub(super) struct Active {
     since: Instant,
     seen: AtomicU64,
     pub(super) fired: AtomicU64,
+    /// The rule was taken back.
+    pub(super) over: CancellationToken,
 }
 
 impl Active {
     pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, since: Instant::now(), seen: AtomicU64::new(0), fired: AtomicU64::new(0) }
+        Self {
+            rule,
+            since: Instant::now(),
+            seen: AtomicU64::new(0),
+            fired: AtomicU64::new(0),
+            over: CancellationToken::new(),
+        }
     }
 
     /// Whether this call is hurt; counts it if so.
