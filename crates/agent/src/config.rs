@@ -173,10 +173,10 @@ const fn default_slots() -> u32 {
     2
 }
 
-/// 128 MiB keeps the whole process below 256 MiB: 240 blocks in flight, which at 20 to 100 ms a call is the
-/// quota of 1,000 calls a second and more.
+/// 192 MiB keeps the whole process below 256 MiB: 153 block reads in flight, which at 20 to 150 ms a call is the
+/// quota of 1,000 calls a second.
 const fn default_budget() -> u64 {
-    128
+    192
 }
 
 #[cfg(test)]

@@ -4,15 +4,27 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use snapferry_types::ChunkId;
+use snapferry_types::{BLOCK_SIZE, ChunkId};
 
 use crate::block::{Block, Leaf, ListedBlock};
-use crate::budget::BudgetPermit;
+use crate::budget::{BudgetPermit, ByteBudget};
 use crate::error::TransferError;
 use crate::sink::SealedChunk;
 
 /// The blocks of a listing, ascending, without repeats, streamed page by page: never the whole volume in memory.
 pub type BlockListing = BoxStream<'static, Result<ListedBlock, TransferError>>;
+
+/// Waits for the memory, and reads.
+pub(crate) async fn read_within(
+    budget: &ByteBudget,
+    source: &dyn BlockSource,
+    block: &ListedBlock,
+) -> Result<Block, TransferError> {
+    let permit = budget.take(source.bytes_to_read()).await;
+    let mut block = source.read(block, permit).await?;
+    block.permit.keep(BLOCK_SIZE as u64);
+    Ok(block)
+}
 
 /// A volume whose blocks can be read in any order, by many readers at once.
 #[async_trait]
@@ -23,12 +35,17 @@ pub trait BlockSource: Send + Sync {
     /// How many reads in flight the source wants now; it adapts to latency and quota.
     fn wanted_reads(&self) -> usize;
 
+    /// Bytes of memory that a block takes while it is being read; once it is here it takes its own size.
+    fn bytes_to_read(&self) -> u64 {
+        BLOCK_SIZE as u64
+    }
+
     /// Blocks at or after `from_block`: all written ones, or, when the source was opened against a base, the
     /// changed ones.
     fn list(&self, from_block: u32) -> BlockListing;
 
     /// Reads a listed block and checks it against its checksum. Retries what can be retried; what comes out as an
-    /// error has used up its tries.
+    /// error has used up its tries. The permit is for [`bytes_to_read`](Self::bytes_to_read).
     ///
     /// # Errors
     /// [`TransferError`]; `Corrupt` when the bytes did not match twice.

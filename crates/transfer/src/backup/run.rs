@@ -23,7 +23,7 @@ use crate::pool::WorkPool;
 use crate::progress::TransferProgress;
 use crate::seal::Sealer;
 use crate::sink::ChunkSink;
-use crate::source::{BaseLeaves, BlockListing, BlockSource};
+use crate::source::{BaseLeaves, BlockListing, BlockSource, read_within};
 use crate::tasks::{joined, next};
 
 /// What a backup works with.
@@ -219,10 +219,7 @@ impl Run {
         }
         let source = Arc::clone(&self.parts.source);
         let budget = self.parts.budget.clone();
-        let read = async move {
-            let permit = budget.take(BLOCK_SIZE as u64).await;
-            source.read(&listed, permit).await
-        };
+        let read = async move { read_within(&budget, &*source, &listed).await };
         self.reads.spawn(read.in_current_span());
         Ok(())
     }

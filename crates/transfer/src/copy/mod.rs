@@ -22,7 +22,7 @@ use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
 use crate::progress::TransferProgress;
 use crate::sink::{BlockTarget, MAX_HOLE_BLOCKS, TargetNeeds};
-use crate::source::{BlockListing, BlockSource};
+use crate::source::{BlockListing, BlockSource, read_within};
 use crate::tasks::{joined, next};
 
 const MAX_WINDOW: usize = 4_096;
@@ -260,10 +260,7 @@ impl Copy<'_> {
         let is_written = index < self.from_block;
         let sequence = self.push(Slot { end, sha256: None, is_read: false, is_written });
         let (source, budget) = (Arc::clone(&self.source), self.budget.clone());
-        let read = async move {
-            let permit = budget.take(BLOCK_SIZE as u64).await;
-            Ok((sequence, source.read(&listed, permit).await?))
-        };
+        let read = async move { Ok((sequence, read_within(&budget, &*source, &listed).await?)) };
         self.reads.spawn(read.in_current_span());
     }
 

@@ -1,0 +1,219 @@
+//! How many block calls are on their way: as many as reach the pace at the latency of now, and, where something else is
+//! the limit (the processor, the network, AWS itself), no more than help. Each call costs memory in the HTTP client, and
+//! a block that waits is out of the processor's cache when its turn comes.
+//!
+//! The search multiplies what is in flight while that pays, then lowers it while that costs nothing, holds, and looks again
+//! after some seconds. When calls take their time elsewhere, the rate is in proportion to what is in flight, so that both
+//! directions show clearly; when we are the bottleneck it does not change at all.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Fewest and most block calls in flight of an account-region.
+const FEWEST: f64 = 8.0;
+const MOST: f64 = 256.0;
+/// Before anything was measured: what reaches the pace at this latency, and no more than this.
+const FIRST_LATENCY_S: f64 = 0.065;
+const MOST_AT_FIRST: f64 = 64.0;
+/// At this share of the pace nothing is searched for: what is in flight follows from pace and latency.
+const NEAR: f64 = 0.93;
+/// In flight beyond what pace and median latency ask for, to ride over slow answers.
+const SLACK: f64 = 1.2;
+/// A rate is measured over at least this time, and over as many answers as calls were in flight.
+const MEASURED: Duration = Duration::from_millis(150);
+/// Nobody asked for so long: what was counted before says nothing.
+const IDLE: Duration = Duration::from_secs(3);
+const GROW: f64 = 2.5;
+const SHRINK: f64 = 1.5;
+/// Growing has to bring this much, shrinking may cost that much.
+const WORTH: f64 = 1.15;
+const FREE: f64 = 0.95;
+/// Below this share of the rate that was held, something has changed.
+const CHANGED: f64 = 0.8;
+const HOLD: Duration = Duration::from_secs(8);
+
+/// The search of one account-region and direction.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: f64,
+    step: Step,
+    /// The limit and its rate that the step is compared with.
+    before: (f64, f64),
+    since: Instant,
+    answers: f64,
+    /// Answers to calls that were sent under the former limit.
+    settling: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    /// At the pace, or at the very beginning.
+    Follow,
+    Grow,
+    Shrink,
+    Hold {
+        until: Instant,
+    },
+}
+
+impl InFlight {
+    /// Before the first call, at a pace of so many a second.
+    pub(crate) fn new(pace: f64) -> Self {
+        let first = (pace * FIRST_LATENCY_S).clamp(FEWEST, MOST_AT_FIRST);
+        let state = State {
+            limit: first,
+            step: Step::Follow,
+            before: (first, 0.0),
+            since: Instant::now(),
+            answers: 0.0,
+            // Time counts from the first answer.
+            settling: 1.0,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// The calls to have in flight now.
+    pub(crate) fn limit(&self) -> f64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).limit
+    }
+
+    /// A call was answered, at a pace of so many a second and a median latency in seconds.
+    pub(crate) fn answered(&self, pace: f64, median_s: f64) {
+        let now = Instant::now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.settling > 0.0 {
+            state.settling -= 1.0;
+            state.restart(now);
+            return;
+        }
+        state.answers += 1.0;
+        let took = now.duration_since(state.since);
+        if took < MEASURED || state.answers < state.limit {
+            if took > IDLE {
+                state.restart(now);
+            }
+            return;
+        }
+        let rate = state.answers / took.as_secs_f64();
+        let limit = state.limit;
+        state.turn(rate, pace, pace * median_s * SLACK, now);
+        if (state.limit - limit).abs() > f64::EPSILON {
+            state.settling = limit;
+        }
+        state.restart(now);
+    }
+}
+
+impl State {
+    fn restart(&mut self, now: Instant) {
+        (self.since, self.answers) = (now, 0.0);
+    }
+
+    /// `enough` in flight reach the pace.
+    fn turn(&mut self, rate: f64, pace: f64, enough: f64, now: Instant) {
+        let most = enough.clamp(FEWEST, MOST);
+        if rate >= pace * NEAR {
+            (self.limit, self.step) = (most, Step::Follow);
+            return;
+        }
+        let (limit, best) = self.before;
+        match self.step {
+            Step::Hold { until } if now < until && rate >= best * CHANGED => {}
+            Step::Follow | Step::Hold { .. } => self.grow(rate, most),
+            Step::Grow if rate > best * WORTH => self.grow(rate, most),
+            Step::Grow => {
+                self.limit = limit;
+                self.before = (limit, best.max(rate));
+                self.shrink(now);
+            }
+            Step::Shrink if rate >= best * FREE => {
+                self.before = (self.limit, best);
+                self.shrink(now);
+            }
+            Step::Shrink => {
+                self.limit = limit;
+                self.step = Step::Hold { until: now + HOLD };
+            }
+        }
+    }
+
+    fn grow(&mut self, rate: f64, most: f64) {
+        self.before = (self.limit, rate);
+        self.limit = (self.limit * GROW).min(most);
+        self.step = Step::Grow;
+    }
+
+    fn shrink(&mut self, now: Instant) {
+        if self.limit <= FEWEST {
+            self.step = Step::Hold { until: now + HOLD };
+            return;
+        }
+        self.limit = (self.limit / SHRINK).max(FEWEST);
+        self.step = Step::Shrink;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Calls that take `latency_s` elsewhere and then one after another `work_s` here; answers of `seconds`.
+    async fn run(in_flight: &InFlight, pace: f64, latency_s: f64, work_s: f64, seconds: f64) -> f64 {
+        let start = Instant::now();
+        let (mut ready, mut free_at, mut slot, mut answers) = (VecDeque::new(), 0.0_f64, 0.0_f64, 0.0);
+        let mut now = 0.0_f64;
+        while now < seconds {
+            while (ready.len() as f64) < in_flight.limit() {
+                slot = slot.max(now) + 1.0 / pace;
+                ready.push_back((slot, slot.max(now) + latency_s));
+            }
+            let (sent, arrives) = ready.pop_front().unwrap();
+            free_at = free_at.max(arrives) + work_s;
+            now = now.max(free_at);
+            tokio::time::sleep_until(start + Duration::from_secs_f64(now)).await;
+            answers += 1.0;
+            in_flight.answered(pace, now - sent);
+        }
+        answers / seconds
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_is_reached_at_every_latency() {
+        for ms in [1.0, 20.0, 60.0, 100.0, 150.0] {
+            let rate = run(&InFlight::new(990.0), 990.0, ms / 1_000.0, 0.000_1, 16.0).await;
+            assert!(rate > 965.0, "{ms} ms: {rate}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_processor_is_not_given_more_than_helps() {
+        let in_flight = InFlight::new(5_000.0);
+        let rate = run(&in_flight, 5_000.0, 0.000_2, 0.000_8, 10.0).await;
+        assert!(rate > 1_200.0, "{rate}");
+        assert!(in_flight.limit() <= 16.0, "{}", in_flight.limit());
+        // Nor where the calls take their time first.
+        let in_flight = InFlight::new(5_000.0);
+        let rate = run(&in_flight, 5_000.0, 0.050, 0.000_8, 10.0).await;
+        assert!(rate > 1_100.0, "{rate}");
+        assert!(in_flight.limit() <= 130.0, "{}", in_flight.limit());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_latency_that_rises_is_followed() {
+        let in_flight = InFlight::new(990.0);
+        run(&in_flight, 990.0, 0.005, 0.000_1, 10.0).await;
+        assert!(in_flight.limit() < 16.0, "{}", in_flight.limit());
+        run(&in_flight, 990.0, 0.120, 0.000_1, 6.0).await;
+        let rate = run(&in_flight, 990.0, 0.120, 0.000_1, 5.0).await;
+        assert!(rate > 960.0, "{rate} at {}", in_flight.limit());
+    }
+}
