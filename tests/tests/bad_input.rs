@@ -1,4 +1,5 @@
 //! What the programs and the API say to bad input: which thing, and the way out.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Faults on the side of AWS and of the queue: separate processes, a real RabbitMQ. Every test proves that its fault
 //! took place, that the job said what it should, and that AWS holds nothing but what is meant to stay.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Separate processes and a real RabbitMQ: the main job, and what kills and floods do to it. Every test also checks
 //! that its fault really took effect.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

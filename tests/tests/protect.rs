@@ -1,5 +1,6 @@
 //! IntelliSnap backup, vaults and backup copy with the real processes: what they make, what they leave, and what kills
 //! and cancels do to them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use awssim::faults::Behaviour;
 use snapferry_api::hypervisor::ReadAs;
 use snapferry_api::job::JobState;
 use snapferry_api::protect::{Vault, VaultTo};
+use snapferry_testkit::eventually;
 use snapferry_tests::{
     ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, vault, write_data,
 };
-use snapferry_testkit::eventually;
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{TAG_DEPLOYMENT, TAG_PURPOSE};
 use snapferry_types::{RecoveryPointId, TaskState};

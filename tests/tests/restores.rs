@@ -1,6 +1,7 @@
 //! Every target of a restore, by separate processes: what comes back is compared byte for byte and with the
 //! configuration; kills and cancels at each step of an in-place restore leave the instance whole, with its old volumes
 //! or with the new ones.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! HotAdd, Import and Automatic with the real processes: bytes go through the kernel's block devices and through a
 //! bucket, come back equal, and leave nothing in either account.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use awssim::faults::Latency;
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::AgentConfig;
 use crate::context::Shared;
+use crate::figures::Figures;
 use crate::handler::HotAddNode;
 use crate::identity::{Identity, IdentityError};
 use crate::lease::LeaseClient;
@@ -55,6 +56,9 @@ pub enum BuildError {
     /// The metrics address.
     #[error("listen for metrics: {0}")]
     Metrics(std::io::Error),
+    /// A figure that cannot be shown.
+    #[error("register the metrics: {0}")]
+    Figures(#[from] prometheus::Error),
 }
 
 /// An agent, ready to run.
@@ -96,12 +100,10 @@ impl Agent {
             transit_kms_key_id: config.transit_kms_key_id.clone(),
             prices: config.prices,
         });
+        let registry = snapferry_service::metrics::registry();
+        let figures = Figures::register(&registry, shared.budget.clone(), n_slots)?;
         let metrics = match config.metrics_listen {
-            Some(address) => Some(
-                MetricsServer::bind(address, snapferry_service::metrics::registry())
-                    .await
-                    .map_err(BuildError::Metrics)?,
-            ),
+            Some(address) => Some(MetricsServer::bind(address, registry).await.map_err(BuildError::Metrics)?),
             None => None,
         };
         let slots = Arc::new(Semaphore::new(n_slots));
@@ -114,6 +116,7 @@ impl Agent {
             slots: Arc::clone(&slots),
             attempts: TaskTracker::new(),
             running: Running::default(),
+            figures,
         };
         Ok(Self { config, lease, worker, slots, metrics })
     }

@@ -22,16 +22,17 @@ use crate::{handler, keeper};
 /// How long a clean-up may take before it is left to the scheduler's reaper.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs the attempt to its end and reports it. What is logged meanwhile is kept for the report.
+/// Runs the attempt to its end and reports it; answers a word for how it ended. What is logged meanwhile is kept for
+/// the report.
 pub(crate) async fn run(
     context: Arc<TaskContext>,
     granted_at: Instant,
     lease: Duration,
     shutdown: CancellationToken,
-) {
+) -> &'static str {
     let (task, attempt) = (context.spec.task, context.spec.attempt);
     let span = tracing::info_span!(excerpt::SPAN, %task, attempt);
-    run_inside(context, granted_at, lease, shutdown).instrument(span).await;
+    run_inside(context, granted_at, lease, shutdown).instrument(span).await
 }
 
 async fn run_inside(
@@ -39,7 +40,7 @@ async fn run_inside(
     granted_at: Instant,
     lease: Duration,
     shutdown: CancellationToken,
-) {
+) -> &'static str {
     let done = CancellationToken::new();
     let keeper = keeper::keep(Arc::clone(&context), granted_at, lease, shutdown, done.clone());
     let work = async {
@@ -51,12 +52,26 @@ async fn run_inside(
                 format!("the handler ended without a result: {panic}"),
             ))
         });
-        if let Some(outcome) = outcome_of(&context, result).await {
+        let outcome = outcome_of(&context, result).await;
+        let word = word_of(outcome.as_ref());
+        if let Some(outcome) = outcome {
             report(&context, outcome).await;
         }
         done.cancel();
+        word
     };
-    tokio::join!(keeper, work);
+    tokio::join!(keeper, work).1
+}
+
+/// How an attempt ended, for the metrics.
+fn word_of(outcome: Option<&Outcome>) -> &'static str {
+    match outcome {
+        Some(Outcome::Succeeded(_)) => "succeeded",
+        Some(Outcome::Failed(_)) => "failed",
+        Some(Outcome::Cancelled(_)) => "cancelled",
+        Some(Outcome::Yielded(_)) => "yielded",
+        None => "lease_lost",
+    }
 }
 
 /// The outcome to report; nothing when the lease is lost.

@@ -9,6 +9,7 @@ mod app;
 mod attempt;
 pub mod config;
 mod context;
+mod figures;
 mod handler;
 mod identity;
 mod keeper;

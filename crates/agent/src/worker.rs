@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt;
 use crate::context::{Shared, TaskContext};
+use crate::figures::Figures;
 use crate::lease::{LeaseClient, Verdict};
 
 /// Deliveries without a verdict go back by then.
@@ -30,6 +31,7 @@ pub(crate) struct Worker {
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) attempts: TaskTracker,
     pub(crate) running: Running,
+    pub(crate) figures: Figures,
 }
 
 /// What runs here now. A claim that is repeated by the process that holds the lease is granted again with the same
@@ -117,8 +119,10 @@ impl Worker {
                 tracing::info!(task = %spec.task, kind = ticket.kind.as_str(), attempt = spec.attempt, "granted");
                 let context = Arc::new(TaskContext::new(*spec, self.lease.clone(), Arc::clone(&self.shared)));
                 let shutdown = stop.clone();
+                let counted = self.figures.begin(&context);
                 self.attempts.spawn(async move {
-                    attempt::run(context, sent, lease, shutdown).await;
+                    let outcome = attempt::run(Arc::clone(&context), sent, lease, shutdown).await;
+                    counted.end(&context, outcome);
                     drop(entered);
                     drop(slot);
                 });

@@ -1,5 +1,6 @@
 //! boto3, unmodified, against the simulator. The test command's virtual environment has it; the variable
 //! SNAPFERRY_TEST_PYTHON names its Python.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::path::Path;
 

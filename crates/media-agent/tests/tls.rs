@@ -1,5 +1,6 @@
 //! The daemon over mutual TLS: who shows a certificate of the right authority gets in, nobody else does. The
 //! certificates in `tls/` are for 127.0.0.1 and good until 2126; `stranger` is signed by another authority.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

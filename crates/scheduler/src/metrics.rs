@@ -1,6 +1,8 @@
 //! The scheduler's figures for Prometheus. Labels are words of our own only, so their number is bounded.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::store::Gauges;
 
 /// Counters and gauges.
 #[derive(Debug, Clone)]
@@ -27,6 +29,66 @@ pub struct Metrics {
     pub tasks: IntGaugeVec,
     /// Offers that wait to be published.
     pub outbox: IntGauge,
+    /// What the dispatcher counts once in a while.
+    pub fleet: Fleet,
+}
+
+/// Nodes, MediaAgents, and what there is to take care of.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    nodes: IntGaugeVec,
+    media_agents: IntGaugeVec,
+    longest_wait: Gauge,
+    recovery_points: IntGauge,
+    objects: IntGauge,
+}
+
+impl Fleet {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let by_state = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["state"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let plain = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let longest_wait = Gauge::new(
+            "snapferry_scheduler_longest_wait_seconds",
+            "How long the oldest ready task has waited to be offered",
+        )?;
+        registry.register(Box::new(longest_wait.clone()))?;
+        Ok(Self {
+            nodes: by_state("snapferry_scheduler_access_nodes", "Access nodes: online or offline")?,
+            media_agents: by_state("snapferry_scheduler_media_agents", "MediaAgents: online or offline")?,
+            longest_wait,
+            recovery_points: plain(
+                "snapferry_scheduler_recovery_points",
+                "Recovery points in the catalogue",
+            )?,
+            objects: plain(
+                "snapferry_scheduler_aws_objects",
+                "AWS objects in the ledger, not known to be gone",
+            )?,
+        })
+    }
+
+    /// Shows what was counted.
+    pub fn set(&self, now: &Gauges) {
+        for (gauge, online, all) in [
+            (&self.nodes, now.nodes_online, now.nodes),
+            (&self.media_agents, now.media_agents_online, now.media_agents),
+        ] {
+            gauge.with_label_values(&["online"]).set(online);
+            gauge.with_label_values(&["offline"]).set(all - online);
+        }
+        self.longest_wait
+            .set(std::time::Duration::from_millis(now.longest_wait_ms.unsigned_abs()).as_secs_f64());
+        self.recovery_points.set(now.recovery_points);
+        self.objects.set(now.objects);
+    }
 }
 
 impl Metrics {
@@ -85,6 +147,7 @@ impl Metrics {
             snapshots_lost,
             tasks,
             outbox,
+            fleet: Fleet::register(registry)?,
         })
     }
 }

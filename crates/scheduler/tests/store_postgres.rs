@@ -1,4 +1,5 @@
 //! The store's promises on a real PostgreSQL: one server, an empty database for each case.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod suite;
 

@@ -1,4 +1,5 @@
 //! The store's promises on SQLite.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod suite;
 

@@ -1,4 +1,5 @@
 //! The private PostgreSQL server comes up, takes databases, survives its faults and goes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! The private broker comes up, restarts, loses its data on demand and goes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use snapferry_testkit::Broker;
 use tokio::net::TcpStream;

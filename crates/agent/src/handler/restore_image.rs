@@ -131,7 +131,8 @@ fn check(
             return Err(TransferError::new(ErrorClass::Invalid, message));
         }
         let path = file_of(folder, volume, format);
-        for path in [partial_of(&path), path].into_iter().filter(|path| !is_ours && path.exists()) {
+        let in_the_way = [partial_of(&path), path].into_iter().find(|path| !is_ours && path.exists());
+        if let Some(path) = in_the_way {
             let message = format!(
                 "{} exists already, and may be another restore's: choose another folder, or remove it",
                 path.display()

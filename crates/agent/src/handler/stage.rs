@@ -156,7 +156,8 @@ async fn stage(
     )
     .await
     .map_err(|error| error.context(format!("write {name} into {snapshot}")))?;
-    ec2::wait_snapshots_completed(account, &[snapshot.clone()], |_| (), context.stop.token()).await?;
+    ec2::wait_snapshots_completed(account, std::slice::from_ref(&snapshot), |_| (), context.stop.token())
+        .await?;
     Ok(Staged { config, snapshot, entry: Some(entry) })
 }
 

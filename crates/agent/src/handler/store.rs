@@ -135,7 +135,7 @@ pub(super) async fn store(
         checkpoint.keep(context).await?;
     }
     let session = match reading.open(context, media).await? {
-        Opened::Session(session) => Arc::new(session),
+        Opened::Session(session) => Arc::from(session),
         Opened::AlreadySealed(id) => {
             catalogue(context, media, &reading, id).await?;
             return Ok(id);

@@ -203,9 +203,10 @@ async fn copy(
     let what = (ObjectKind::Snapshot, Purpose::Vault, volume.as_str());
     let entry = objects::ensure(context, owner, what, start).await.map_err(|error| error.context(&doing))?;
     let copied: SnapshotId = parse_one(&entry)?;
-    let states = ec2::wait_snapshots_completed(owner, &[copied.clone()], |_| (), context.stop.token())
-        .await
-        .map_err(|error| TransferError::from(error).context(&doing))?;
+    let states =
+        ec2::wait_snapshots_completed(owner, std::slice::from_ref(&copied), |_| (), context.stop.token())
+            .await
+            .map_err(|error| TransferError::from(error).context(&doing))?;
     let key = states.into_iter().next().and_then(|state| state.kms_key_id.filter(|_| state.encrypted));
     Ok((volume.clone(), copied, key))
 }

@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(part_bytes(600 * GIB), Ok(62 * MIB));
         for n_bytes in [MIB, 157 * GIB, 1_024 * GIB, 4_000 * GIB + 1, MAX_OBJECT_BYTES] {
             let part = part_bytes(n_bytes).unwrap();
-            assert!(n_bytes.div_ceil(part) <= MAX_PARTS && part % MIB == 0, "{n_bytes}: {part}");
+            assert!(n_bytes.div_ceil(part) <= MAX_PARTS && part.is_multiple_of(MIB), "{n_bytes}: {part}");
         }
         assert!(part_bytes(0).is_err() && part_bytes(MAX_OBJECT_BYTES + 1).is_err());
     }

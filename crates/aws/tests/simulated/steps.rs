@@ -57,7 +57,8 @@ async fn snapshots_of(account: &Account, instance: &InstanceId) -> Vec<SnapshotI
     let ids: Vec<SnapshotId> = made.into_iter().map(|(_, snapshot)| snapshot).collect();
     let mut found = ec2::find_by_ledger_tag(account, ObjectKind::Snapshot, entry).await.unwrap();
     let mut expected: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     ids
 }
@@ -191,7 +192,10 @@ async fn images_and_instances_are_found_by_their_tag_and_go() {
     let image = ec2::describe_instance(&account, &instance).await.unwrap().config.image_id.unwrap();
     assert!(ec2::image_available(&account, &image).await.unwrap());
     ec2::create_tags(&account, &image, &tags).await.unwrap();
-    assert_eq!(ec2::find_by_ledger_tag(&account, ObjectKind::Image, entry).await.unwrap(), [image.clone()]);
+    assert_eq!(
+        ec2::find_by_ledger_tag(&account, ObjectKind::Image, entry).await.unwrap(),
+        std::slice::from_ref(&image)
+    );
     ec2::deregister_image(&account, &image).await.unwrap();
     ec2::deregister_image(&account, &image).await.unwrap();
     ec2::terminate_instance(&account, &instance).await.unwrap();

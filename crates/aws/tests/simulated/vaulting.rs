@@ -68,7 +68,7 @@ async fn shares_are_told_and_taken_back() {
     assert!(ec2::snapshot_sharing(&account, &snapshot).await.unwrap().is_empty());
     let service = SERVICE.parse().unwrap();
     ec2::share_snapshot(&account, &snapshot, &service).await.unwrap();
-    assert_eq!(ec2::snapshot_sharing(&account, &snapshot).await.unwrap(), [service.clone()]);
+    assert_eq!(ec2::snapshot_sharing(&account, &snapshot).await.unwrap(), std::slice::from_ref(&service));
     ec2::unshare_snapshot(&account, &snapshot, &service).await.unwrap();
     assert!(ec2::snapshot_sharing(&account, &snapshot).await.unwrap().is_empty());
 }

@@ -14,7 +14,7 @@ const NEEDS: &[(&str, &str)] =
 pub(super) fn ensure(image: Option<&Path>) -> Result<()> {
     let mut packages: Vec<&str> =
         NEEDS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
-    if image.is_some_and(|image| super::image::needs_conversion(image)) && !is_there("qemu-img") {
+    if image.is_some_and(super::image::needs_conversion) && !is_there("qemu-img") {
         packages.push("qemu-utils");
     }
     packages.dedup();

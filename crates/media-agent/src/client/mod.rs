@@ -97,7 +97,7 @@ impl MediaClient {
         let open = |mut stub: Stub<Channel>, request| async move { stub.open_session(request).await };
         let reply = self.call("open a session", LONG, request, open).await?;
         if reply.recovery_point_id.is_empty() {
-            Ok(Opened::Session(Session::new(self.clone(), reply.session_id, fence, n_blocks)))
+            Ok(Opened::Session(Box::new(Session::new(self.clone(), reply.session_id, fence, n_blocks))))
         } else {
             Ok(Opened::AlreadySealed(parsed("open a session", &reply.recovery_point_id)?))
         }

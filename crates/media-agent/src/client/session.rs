@@ -38,7 +38,7 @@ impl From<OpenVolume> for v1::SessionVolume {
 #[derive(Debug, Clone)]
 pub enum Opened {
     /// It is open.
-    Session(Session),
+    Session(Box<Session>),
     /// It was sealed before: nothing is left to do.
     AlreadySealed(RecoveryPointId),
 }

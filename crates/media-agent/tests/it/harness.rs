@@ -112,7 +112,7 @@ pub(crate) fn open_volume(n_blocks: u32, base: Option<RecoveryPointId>) -> Vec<O
 
 pub(crate) async fn open(client: &MediaClient, key: &str, epoch: u64, n_blocks: u32) -> Session {
     match client.open_session(key, fence(epoch), TENANT, open_volume(n_blocks, None)).await.unwrap() {
-        Opened::Session(session) => session,
+        Opened::Session(session) => *session,
         Opened::AlreadySealed(id) => panic!("{key} is sealed as {id}"),
     }
 }

@@ -81,13 +81,13 @@ impl Dispatcher {
     pub async fn round(&mut self) -> Result<usize, StoreError> {
         self.store.end_waits().await?;
         self.withdraw_late().await?;
-        self.count_tasks().await?;
+        let now_ms = self.clock.wall_ms();
+        let since_ms = now_ms.saturating_sub(millis(self.node_timeout));
+        self.count(since_ms).await?;
         let mut groups = self.store.waiting().await?;
         if groups.is_empty() {
             return Ok(0);
         }
-        let now_ms = self.clock.wall_ms();
-        let since_ms = now_ms.saturating_sub(millis(self.node_timeout));
         let mut pools = self.store.pools(since_ms).await?;
         let mut shares = Shares::new(self.store.usage().await?, self.weights());
         let ageing_ms = i64::try_from(self.config.ageing_ms).unwrap_or(i64::MAX);
@@ -133,7 +133,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn count_tasks(&mut self) -> Result<(), StoreError> {
+    /// For the metrics, once in a while.
+    async fn count(&mut self, since_ms: i64) -> Result<(), StoreError> {
         let now = self.clock.mono();
         if self.counted.is_some_and(|last| now.saturating_sub(last) < COUNT_INTERVAL) {
             return Ok(());
@@ -144,6 +145,7 @@ impl Dispatcher {
             let n = counts.get(&state).copied().unwrap_or(0);
             self.metrics.tasks.with_label_values(&[state.as_str()]).set(n);
         }
+        self.metrics.fleet.set(&self.store.gauges(since_ms).await?);
         Ok(())
     }
 

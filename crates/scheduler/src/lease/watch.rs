@@ -101,21 +101,15 @@ impl LeaseWatch {
         self.store.check_owner().await?;
         let leased = self.store.leased_tasks().await?;
         for task in self.expired(&leased) {
-            match task.state {
-                TaskState::Running => {
-                    if self.store.suspect(task).await? {
-                        tracing::warn!(task = %task.id, epoch = task.epoch, "lease ran out; the task is suspect");
-                        self.metrics.leases.with_label_values(&["suspect"]).inc();
-                        self.wait_for_suspect(task);
-                    }
-                }
-                TaskState::Suspect => {
-                    if let Some(state) = self.store.give_up(task, &self.limits).await? {
-                        tracing::warn!(task = %task.id, epoch = task.epoch, state = state.as_str(), "suspect given up");
-                        self.metrics.leases.with_label_values(&["given_up"]).inc();
-                    }
-                }
-                _ => {}
+            if task.state == TaskState::Running && self.store.suspect(task).await? {
+                tracing::warn!(task = %task.id, epoch = task.epoch, "lease ran out; the task is suspect");
+                self.metrics.leases.with_label_values(&["suspect"]).inc();
+                self.wait_for_suspect(task);
+            } else if task.state == TaskState::Suspect
+                && let Some(state) = self.store.give_up(task, &self.limits).await?
+            {
+                tracing::warn!(task = %task.id, epoch = task.epoch, state = state.as_str(), "suspect given up");
+                self.metrics.leases.with_label_values(&["given_up"]).inc();
             }
         }
         Ok(())

@@ -1,8 +1,11 @@
 //! Jobs and hypervisors.
 
+use std::time::Duration;
+
 use snapferry_api::hypervisor::HypervisorQuery;
 use snapferry_api::job::{JobQuery, JobState, Work};
-use snapferry_scheduler::store::{Store, StoreError, Submission};
+use snapferry_scheduler::clock::Clock as _;
+use snapferry_scheduler::store::{Gauges, Store, StoreError, Submission};
 use snapferry_scheduler::vault::Vault;
 use snapferry_types::TaskState;
 
@@ -53,6 +56,18 @@ pub(crate) async fn impossible_and_foreign_work_is_refused(url: String) {
     assert!(world.store.jobs(&JobQuery::default(), 10).await.unwrap().items.is_empty());
 }
 
+pub(crate) async fn what_there_is_is_counted(url: String) {
+    let world = World::new(url).await;
+    let since_ms = world.clock.wall_ms();
+    let there =
+        Gauges { nodes_online: 1, nodes: 1, media_agents_online: 1, media_agents: 1, ..Gauges::default() };
+    assert_eq!(world.store.gauges(since_ms).await.unwrap(), there);
+    world.submit(&world.backup("i-0a")).await;
+    world.clock.advance(Duration::from_secs(7));
+    let later = world.store.gauges(since_ms + 1).await.unwrap();
+    assert_eq!(later, Gauges { nodes_online: 0, media_agents_online: 0, longest_wait_ms: 7_000, ..there });
+}
+
 pub(crate) async fn lists_come_in_pages(url: String) {
     let world = World::new(url).await;
     let mut asked = Vec::new();
@@ -77,7 +92,7 @@ pub(crate) async fn lists_come_in_pages(url: String) {
     world.store.cancel_job(asked[0]).await.unwrap();
     assert_eq!(world.store.jobs(&open, 100).await.unwrap().items.len(), 4);
     let named = HypervisorQuery { name: Some("acme".to_owned()), ..HypervisorQuery::default() };
-    assert_eq!(world.store.hypervisors(&named, 10).await.unwrap().items, [world.tenant.clone()]);
+    assert_eq!(world.store.hypervisors(&named, 10).await.unwrap().items, std::slice::from_ref(&world.tenant));
 }
 
 pub(crate) async fn a_cancelled_job_ends_where_nobody_works(url: String) {

@@ -42,6 +42,7 @@ cases! {
     jobs::a_repeated_key_makes_one_job,
     jobs::impossible_and_foreign_work_is_refused,
     jobs::lists_come_in_pages,
+    jobs::what_there_is_is_counted,
     jobs::a_cancelled_job_ends_where_nobody_works,
     jobs::a_hypervisor_in_use_stays,
     jobs::secrets_open_only_with_their_key,
@@ -99,5 +100,10 @@ cases! {
     keeping::an_account_that_does_not_answer_has_lost_nothing,
     keeping::a_snapshot_that_is_being_deleted_is_not_lost,
 }
-#[allow(unused_imports, reason = "one database has one test for all cases")]
+#[allow(
+    unused_imports,
+    clippy::single_component_path_imports,
+    redundant_imports,
+    reason = "one database has one test for all cases"
+)]
 pub(crate) use tests_of_all_cases;
