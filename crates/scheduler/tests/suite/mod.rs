@@ -94,6 +94,7 @@ cases! {
     keeping::days_and_last_must_agree,
     keeping::the_newest_never_goes_by_age,
     keeping::what_an_open_task_needs_is_kept,
+    keeping::what_is_held_hides_nothing_behind_it,
     keeping::a_deletion_is_asked_for_once_and_again_after_it_failed,
     keeping::lost_snapshots_are_noticed,
     keeping::an_account_that_does_not_answer_has_lost_nothing,
