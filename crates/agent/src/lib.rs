@@ -16,6 +16,7 @@ mod lease;
 mod ledger;
 mod node;
 mod phases;
+mod staging;
 mod stop;
 mod worker;
 

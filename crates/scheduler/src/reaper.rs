@@ -141,6 +141,10 @@ impl Reaper {
         stop: &CancellationToken,
     ) -> Result<Vec<String>, anyhow::Error> {
         let entry = &line.entry;
+        if entry.kind == ObjectKind::Share && self.store.release_left_over(entry.id).await? {
+            // A task that goes on needs the share, too, and takes it back.
+            return Ok(Vec::new());
+        }
         // Vaulted snapshots and what moves blocks are in the service account.
         let access = self.store.object_access(line.hypervisor, &entry.account, &entry.region).await?;
         let purpose = SessionPurpose::task(entry.task, SessionScope::CleanUp);

@@ -53,12 +53,16 @@ pub(super) const fn order(kind: ObjectKind) -> u8 {
     }
 }
 
-/// Deletes the objects of an entry, which may be another task's that was superseded, and records that they are gone.
+/// Deletes the objects of an entry, which may be another task's that was superseded, and records that they are gone. A
+/// share that another task needs, too, stays: whoever needs it last takes it back.
 pub(crate) async fn remove(
     context: &TaskContext,
     entry: &LedgerEntry,
     stop: &CancellationToken,
 ) -> Result<(), TransferError> {
+    if entry.kind == ObjectKind::Share && context.ledger.is_needed_elsewhere(entry).await? {
+        return Ok(());
+    }
     let account = context.account_of(entry, SessionScope::CleanUp).await?;
     let mut object_ids = entry.object_ids.clone();
     if object_ids.is_empty() {

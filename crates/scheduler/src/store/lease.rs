@@ -14,7 +14,7 @@ use super::control::{move_idle, must_be_taken_back};
 use super::history::AttemptReport;
 use super::row::Read as _;
 use super::task::{self, Desired, LeasedTask, TaskRow};
-use super::{Store, StoreError, dispatch, fleet, history, note};
+use super::{Store, StoreError, ability, dispatch, fleet, history, note};
 
 /// How often a task is tried, and how long it waits in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct ClaimBy {
     pub node: AccessNodeId,
     /// The node's process.
     pub incarnation: IncarnationId,
+    /// Nodes heard since then, milliseconds since 1970, count as there.
+    pub heard_since_ms: i64,
 }
 
 /// A granted claim.
@@ -126,6 +128,11 @@ impl Store {
             }
             Some(_) => return Ok(ClaimVerdict::NotYou("the offer is for another queue".to_owned())),
             None => return Ok(ClaimVerdict::NotYou("say hello first".to_owned())),
+        }
+        let was_begun = before.fence.epoch > 0;
+        let refusal = ability::refusal(&mut tx, &before.work, was_begun, by.node, by.heard_since_ms).await?;
+        if let Some(reason) = refusal {
+            return Ok(ClaimVerdict::NotYou(reason));
         }
         let now_ms = self.clock.wall_ms();
         let mut after = before.clone();

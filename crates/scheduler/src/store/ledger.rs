@@ -237,7 +237,7 @@ const fn reason(state: LedgerState) -> &'static str {
     }
 }
 
-const fn rank(state: LedgerState) -> u8 {
+pub(super) const fn rank(state: LedgerState) -> u8 {
     match state {
         LedgerState::Intended => 0,
         LedgerState::Made => 1,

@@ -4,6 +4,7 @@
 //! Every change of a task's state is `TaskState::after` inside a transaction, written with a compare-and-set on state
 //! and epoch ([`task`]). Every operation may be repeated. The store calls nobody: not AWS, not the queue.
 
+mod ability;
 mod access;
 mod base;
 mod catalogue;
@@ -31,8 +32,10 @@ mod point;
 mod record;
 mod row;
 mod schema;
+mod share;
 mod source;
 mod spec;
+mod staged;
 mod task;
 
 use std::sync::Arc;
@@ -56,6 +59,7 @@ pub use self::media_agent::{AskedUpkeep, MediaAgentFigures};
 use self::page::page_of;
 pub use self::record::{SealedPoint, Step};
 pub(crate) use self::row::timestamp;
+pub use self::share::OtherShares;
 pub use self::task::{Desired, LeasedTask, TaskRow};
 use crate::clock::Clock;
 use crate::vault::{Vault, random32};
