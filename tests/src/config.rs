@@ -56,14 +56,14 @@ grace_ms = 500
 suspect_ms = 1000
 retry_base_ms = 200
 retry_max_ms = 1000
-node_timeout_ms = 60000
+node_timeout_ms = {node_timeout_ms}
 
 [dispatch]
 tick_ms = 100
 
 [reaper]
 interval_ms = 500
-delay_ms = 1000
+delay_ms = {reaper_delay_ms}
 
 [queue]
 kind = "rabbitmq"
@@ -73,6 +73,8 @@ url = {{ env = "TEST_AMQP_URL" }}
         http = ports.http,
         lease = ports.lease,
         lease_ms = options.lease_ms,
+        node_timeout_ms = options.node_timeout_ms,
+        reaper_delay_ms = options.reaper_delay_ms,
     );
     if options.with_tokens {
         for (name, role, hypervisor, secret) in [

@@ -3,22 +3,21 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use awssim::{Config as SimConfig, Running, Server};
 use snapferry_api::Client;
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
 use snapferry_api::job::{CreateJob, Job, JobState, Priority, StreamingBackup, Work};
-use snapferry_api::page::PageQuery;
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_testkit::{Broker, Process, eventually, free_port};
-use snapferry_types::{AccessNodeId, HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
+use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
 
 use crate::config::{self, Ports, TOKENS};
 use crate::disk::Disk;
 use crate::faults::set_role;
-use crate::transports::Resources;
+use crate::processes::{BOUND, last_lines, spawn};
+use crate::transports::{Machine, Resources};
 
 /// The tenant's account.
 pub const ACCOUNT: &str = "222222222222";
@@ -30,9 +29,6 @@ pub const ELSEWHERE: &str = "eu-west-1";
 pub const SERVICE: &str = "111111111111";
 /// What the tenant's role asks for.
 pub const EXTERNAL_ID: &str = "the-external-id";
-
-/// Nothing in these tests takes longer unless it is broken.
-const BOUND: Duration = Duration::from_secs(90);
 
 /// How a set-up differs from the usual.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +47,12 @@ pub struct RigOptions {
     pub with_tokens: bool,
     /// Whether the agents are instances that volumes are attached to, and have a bucket to import from. Needs root.
     pub with_service_resources: bool,
+    /// The machines of the agents at the start, where they have service resources.
+    pub machine: Machine,
+    /// How long a silent access node counts as there.
+    pub node_timeout_ms: u64,
+    /// How long the reaper leaves alone what nobody owns any more.
+    pub reaper_delay_ms: u64,
 }
 
 impl Default for RigOptions {
@@ -63,6 +65,9 @@ impl Default for RigOptions {
             library_mib: None,
             with_tokens: false,
             with_service_resources: false,
+            machine: Machine::default(),
+            node_timeout_ms: 60_000,
+            reaper_delay_ms: 1_000,
         }
     }
 }
@@ -91,9 +96,11 @@ pub struct Rig {
     pub dir: PathBuf,
     /// What HotAdd and Import use in the service account.
     pub transports: Option<Resources>,
-    ports: Ports,
-    slots: u32,
-    amqp_url: String,
+    /// The instances of the agents, where they have service resources.
+    pub instances: Vec<String>,
+    pub(crate) ports: Ports,
+    pub(crate) slots: u32,
+    pub(crate) amqp_url: String,
     _folder: tempfile::TempDir,
 }
 
@@ -145,6 +152,7 @@ impl Rig {
             disk,
             dir,
             transports: None,
+            instances: Vec::new(),
             ports,
             slots: options.slots,
             amqp_url,
@@ -154,98 +162,16 @@ impl Rig {
             rig.transports = Some(Resources::make(&rig.sim)?);
         }
         for _ in 0..options.n_agents {
-            rig.add_agent()?;
+            rig.add_machine(options.machine)?;
         }
-        let n_agents = options.n_agents;
-        eventually(BOUND, "agents and MediaAgent announce themselves", || rig.is_ready(n_agents))
-            .await
-            .with_context(|| rig.logs())?;
+        rig.wait_for_agents().await?;
         Ok(rig)
-    }
-
-    /// Starts one more agent.
-    ///
-    /// # Errors
-    /// When its binary is not built.
-    pub fn add_agent(&mut self) -> Result<()> {
-        let name = format!("agent-{}", self.agents.len() + 1);
-        let extra = match &self.transports {
-            Some(resources) => resources.of_agent(&self.sim, &self.dir, &name)?,
-            None => String::new(),
-        };
-        let config = config::agent(&self.dir, self.ports, &name, self.slots, &extra)?;
-        self.agents.push(spawn(&self.dir, "snapferry-agent", &name, &config, &self.amqp_url)?);
-        Ok(())
-    }
-
-    /// Ends the first agent as a service manager does, and starts it again.
-    ///
-    /// # Errors
-    /// When it does not end.
-    pub async fn restart_agent(&mut self) -> Result<()> {
-        let agent = self.agents.first_mut().context("there is no agent")?;
-        agent.terminate()?;
-        agent.wait(BOUND).await?;
-        let config = self.dir.join("agent-1.toml");
-        *agent = spawn(&self.dir, "snapferry-agent", "agent-1-again", &config, &self.amqp_url)?;
-        Ok(())
-    }
-
-    /// Starts the first agent again, after it was killed: it is the same access node.
-    ///
-    /// # Errors
-    /// When its binary is not built.
-    pub fn restart_killed_agent(&mut self) -> Result<()> {
-        let agent = self.agents.first_mut().context("there is no agent")?;
-        let config = self.dir.join("agent-1.toml");
-        *agent = spawn(&self.dir, "snapferry-agent", "agent-1-again", &config, &self.amqp_url)?;
-        Ok(())
-    }
-
-    /// Starts the scheduler again, after it was killed.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub async fn restart_scheduler(&mut self) -> Result<()> {
-        let config = self.dir.join("scheduler.toml");
-        self.scheduler = spawn(&self.dir, "snapferry-scheduler", "scheduler-2", &config, &self.amqp_url)?;
-        eventually(BOUND, "the scheduler answers again", || async { self.client.health().await.is_ok() })
-            .await
-    }
-
-    /// Starts the MediaAgent again, after it was killed.
-    ///
-    /// # Errors
-    /// When its binary is not built.
-    pub fn restart_media_agent(&mut self) -> Result<()> {
-        let config = self.dir.join("media-agent.toml");
-        self.media_agent =
-            spawn(&self.dir, "snapferry-media-agent", "media-agent-2", &config, &self.amqp_url)?;
-        Ok(())
     }
 
     /// Where the API is.
     #[must_use]
     pub fn api_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.http)
-    }
-
-    async fn is_ready(&self, n_agents: usize) -> bool {
-        let page = PageQuery::default();
-        let nodes = self.client.access_nodes(&page).await.map(|page| page.items).unwrap_or_default();
-        let media = self.client.media_agents(&page).await.map(|page| page.items).unwrap_or_default();
-        nodes.iter().filter(|one| one.online).count() >= n_agents && media.iter().any(|one| one.online)
-    }
-
-    /// Which of [`Self::agents`] runs as an access node.
-    ///
-    /// # Errors
-    /// When none does.
-    pub async fn agent_of(&self, node: AccessNodeId) -> Result<usize> {
-        let nodes = self.client.access_nodes(&PageQuery::default()).await?.items;
-        let name = nodes.into_iter().find(|one| one.id == node).map(|one| one.name);
-        let number = name.as_deref().and_then(|name| name.strip_prefix("agent-")?.parse::<usize>().ok());
-        number.and_then(|number| number.checked_sub(1)).with_context(|| format!("no agent runs as {node}"))
     }
 
     /// Asks for a backup.
@@ -349,37 +275,6 @@ impl Rig {
     pub fn count(&self, kind: &str) -> usize {
         self.sim.context().world.inventory(Some(ACCOUNT)).get(kind).map_or(0, Vec::len)
     }
-
-    /// The logs' last lines.
-    pub(crate) fn logs(&self) -> String {
-        let mut text = String::new();
-        let processes = [("scheduler", &self.scheduler), ("media-agent", &self.media_agent)];
-        let agents = self.agents.iter().map(|agent| ("agent", agent));
-        for (name, process) in processes.into_iter().chain(agents) {
-            text.push_str(&last_lines(name, process));
-        }
-        text
-    }
-}
-
-fn last_lines(name: &str, process: &Process) -> String {
-    let log = process.log().unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
-    format!("--- {name} ---\n{}\n", last.join("\n"))
-}
-
-fn spawn(
-    dir: &std::path::Path,
-    binary: &str,
-    name: &str,
-    config: &std::path::Path,
-    amqp_url: &str,
-) -> Result<Process> {
-    let config = config.to_string_lossy();
-    let levels = "info,snapferry_agent=debug";
-    let environment = [("TEST_AMQP_URL", amqp_url), ("SNAPFERRY_LOG", levels), ("NO_COLOR", "1")];
-    Process::spawn(binary, &["--config", &config], &environment, &dir.join(format!("{name}.log")))
 }
 
 /// Makes both accounts in AWS and registers them.

@@ -12,6 +12,25 @@ use crate::rig::{ACCOUNT, REGION, SERVICE};
 /// The bucket for disk images.
 pub const BUCKET: &str = "snapferry-test-images";
 
+/// What the machine of an agent is and can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// The letter of its zone.
+    pub zone: char,
+    /// Whether volumes can be attached to it.
+    pub can_hot_add: bool,
+    /// Whether it has a bucket to import from.
+    pub can_import: bool,
+    /// Volumes that its tasks may have attached at the same time.
+    pub max_attachments: u8,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { zone: 'a', can_hot_add: true, can_import: true, max_attachments: 2 }
+    }
+}
+
 /// Resources of the service account.
 #[derive(Debug)]
 pub struct Resources {
@@ -44,8 +63,15 @@ impl Resources {
     ///
     /// # Errors
     /// The simulator's.
-    pub(crate) fn of_agent(&self, sim: &Running, dir: &Path, name: &str) -> Result<String> {
-        let placed = sim.context().place_instance(SERVICE, REGION, name, None, &[1])?;
+    pub(crate) fn of_agent(
+        &self,
+        sim: &Running,
+        dir: &Path,
+        name: &str,
+        machine: Machine,
+    ) -> Result<(String, String)> {
+        let zone = format!("{REGION}{}", machine.zone);
+        let placed = sim.context().place_instance_in(SERVICE, &zone, name, None, &[1])?;
         let devices = dir.join(format!("{name}-devices"));
         std::fs::create_dir_all(&devices)?;
         sim.context()
@@ -53,17 +79,24 @@ impl Resources {
             .add_access_node(SERVICE, REGION, &placed.instance, &devices)
             .map_err(|error| anyhow!(error))
             .context("declare the access node")?;
-        Ok(format!(
-            r#"
-availability_zone = "{REGION}a"
-transit_kms_key_id = "{key}"
-hot_add = {{ instance_id = "{instance}", device_dir = "{devices}", max_attachments = 2 }}
-import = {{ bucket = "{BUCKET}", staging_dir = "{dir}/{name}-staging" }}
-"#,
-            key = self.transit_key,
-            instance = placed.instance,
-            devices = devices.display(),
-            dir = dir.display(),
-        ))
+        let mut lines = format!(
+            "availability_zone = \"{zone}\"\ntransit_kms_key_id = \"{key}\"\n",
+            key = self.transit_key
+        );
+        if machine.can_hot_add {
+            lines.push_str(&format!(
+                "hot_add = {{ instance_id = \"{instance}\", device_dir = \"{devices}\", max_attachments = {most} }}\n",
+                instance = placed.instance,
+                devices = devices.display(),
+                most = machine.max_attachments,
+            ));
+        }
+        if machine.can_import {
+            lines.push_str(&format!(
+                "import = {{ bucket = \"{BUCKET}\", staging_dir = \"{dir}/{name}-staging\" }}\n",
+                dir = dir.display(),
+            ));
+        }
+        Ok((placed.instance, lines))
     }
 }

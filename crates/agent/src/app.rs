@@ -21,6 +21,7 @@ use crate::handler::HotAddNode;
 use crate::identity::{Identity, IdentityError};
 use crate::lease::LeaseClient;
 use crate::node;
+use crate::staging::Staging;
 use crate::worker::{Running, Worker};
 
 /// The system whose instances this build can work on.
@@ -125,7 +126,10 @@ impl Agent {
     /// compile the AWS clients' futures again.
     pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let hello = node::announce(&self.config, &self.lease, &self.slots, &stop);
+            let import = self.config.import.as_ref();
+            let staging =
+                import.map(|import| Staging::new(import.staging_dir.clone(), self.worker.running.clone()));
+            let hello = node::announce(&self.config, &self.lease, &self.slots, staging.as_ref(), &stop);
             let work = self.worker.run(stop.clone());
             let metrics = async {
                 if let Some(server) = self.metrics

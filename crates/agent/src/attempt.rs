@@ -85,6 +85,8 @@ async fn outcome_of(
         Ok(made) => return Some(Outcome::Succeeded(v1::Succeeded { made })),
         Err(error) => error,
     };
+    let is_lost = reason == Some(StopReason::LeaseLost) || error.class == ErrorClass::StaleFence;
+    handler::let_go(context, is_lost).await;
     match (reason, error.class) {
         (Some(StopReason::LeaseLost), _) | (_, ErrorClass::StaleFence) => {
             tracing::warn!(%task, %error, "attempt given up: the lease is lost");

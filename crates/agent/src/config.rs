@@ -74,7 +74,8 @@ pub struct HotAddConfig {
     #[serde(default = "default_device_dir")]
     pub device_dir: PathBuf,
     /// Volumes that tasks attach at the same time, all together; an instance takes about 28, with its own volumes and
-    /// network interfaces.
+    /// network interfaces. When they are too many, those that no task here works with are taken off: one agent has the
+    /// instance to itself.
     #[serde(default = "default_attachments")]
     pub max_attachments: u8,
 }

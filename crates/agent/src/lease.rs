@@ -161,11 +161,11 @@ impl LeaseClient {
         task: TaskId,
         fence: Fence,
         step: v1::record_request::Step,
-    ) -> Result<(), TransferError> {
+    ) -> Result<v1::RecordReply, TransferError> {
         let request =
             v1::RecordRequest { task_id: task.to_string(), fence: Some(fence.into()), step: Some(step) };
         let reply = self.client.clone().record(request).await;
-        reply.map(|_| ()).map_err(|status| error_of("record a step", &status))
+        reply.map(tonic::Response::into_inner).map_err(|status| error_of("record a step", &status))
     }
 
     /// Ends the attempt.

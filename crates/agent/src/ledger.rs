@@ -3,6 +3,7 @@
 //! that an earlier attempt may have made.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use snapferry_aws::Account;
 use snapferry_transfer::{ErrorClass, TransferError};
@@ -12,8 +13,14 @@ use snapferry_types::spec::TaskSpec;
 use snapferry_types::{Fence, LedgerId, TaskId};
 use snapferry_wire::v1::record_request::Step;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::lease::LeaseClient;
+
+/// Taking a share back is one call to AWS; a task that died in the middle is followed by another attempt or the reaper.
+const TAKING_BACK: Duration = Duration::from_secs(60);
+const TAKING_BACK_POLL: Duration = Duration::from_millis(500);
 
 /// How often one step may make its object again after it was removed; each making has an entry of its own.
 const MAX_MAKINGS: u32 = 100;
@@ -93,6 +100,55 @@ impl TaskLedger {
         }
         let message = format!("{} {label} was made and removed {MAX_MAKINGS} times", kind.as_str());
         Err(TransferError::new(ErrorClass::Internal, message))
+    }
+
+    /// [`TaskLedger::intend_named`] for a share, which other tasks may have made, too; answers the entry, and whether
+    /// others have. Waits while one of them takes it back.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call, or when the others take too long; nothing may be shared then.
+    pub(crate) async fn intend_share(
+        &self,
+        place: &Account,
+        purpose: Purpose,
+        id: &str,
+        stop: &CancellationToken,
+    ) -> Result<(LedgerEntry, bool), TransferError> {
+        let ids = vec![id.to_owned()];
+        let (entry, _) = self.intend_named(place, ObjectKind::Share, purpose, id, ids).await?;
+        let until = Instant::now() + TAKING_BACK;
+        while entry.state == LedgerState::Intended {
+            let step = Step::Ledger(entry.clone().into());
+            let reply = self.lease.record(self.task, self.fence, step).await?;
+            if !reply.being_taken_back {
+                return Ok((entry, reply.shared_by_others));
+            }
+            if Instant::now() >= until {
+                let text =
+                    format!("share {id}: another task takes the same share back and does not end that");
+                return Err(TransferError::new(ErrorClass::Unavailable, text));
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Err(TransferError::cancelled()),
+                () = tokio::time::sleep(TAKING_BACK_POLL) => {}
+            }
+        }
+        Ok((entry, false))
+    }
+
+    /// Whether other tasks need a share that is to be taken back; its entry is gone then, and nothing is to be done in
+    /// AWS. Otherwise whoever needs it from now on waits until this entry is gone.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the record call.
+    pub(crate) async fn is_needed_elsewhere(&self, entry: &LedgerEntry) -> Result<bool, TransferError> {
+        let step = Step::Release(entry.id.to_string());
+        let reply = self.lease.record(self.task, self.fence, step).await?;
+        if reply.shared_by_others && entry.task == self.task {
+            let gone = LedgerEntry { state: LedgerState::Gone, ..entry.clone() };
+            self.entries.lock().await.insert(gone.id, gone);
+        }
+        Ok(reply.shared_by_others)
     }
 
     /// The entry of an object that is there, if this task has one.

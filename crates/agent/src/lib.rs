@@ -17,6 +17,7 @@ mod lease;
 mod ledger;
 mod node;
 mod phases;
+mod staging;
 mod stop;
 mod worker;
 

@@ -1,14 +1,17 @@
-//! The node's hello: announces the machine and its free slots every 20 s, and learns whether to take work.
+//! The node's hello: announces the machine, what it can do and its free slots every 20 s, and learns whether to take work
+//! and which staged disk images are of no use any more.
 
 use std::time::Duration;
 
 use snapferry_transfer::ErrorClass;
+use snapferry_types::Transport;
 use snapferry_wire::v1;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
 use crate::lease::LeaseClient;
+use crate::staging::Staging;
 
 /// A third of what the scheduler waits before it takes a node for gone.
 const PERIOD: Duration = Duration::from_secs(20);
@@ -24,11 +27,22 @@ pub(crate) async fn announce(
     config: &AgentConfig,
     lease: &LeaseClient,
     slots: &Semaphore,
+    staging: Option<&Staging>,
     stop: &CancellationToken,
 ) {
     loop {
-        let wait = match lease.hello(request(config, lease, config.slots, slots.available_permits())).await {
-            Ok(_reply) => PERIOD,
+        let mut hello = request(config, lease, config.slots, slots.available_permits());
+        if let Some(staging) = staging {
+            hello.staged_tasks = staging.idle_tasks().await.iter().map(ToString::to_string).collect();
+        }
+        let wait = match lease.hello(hello).await {
+            Ok(reply) => {
+                if let Some(staging) = staging {
+                    let unneeded = reply.unstage_tasks.iter().filter_map(|id| id.parse().ok());
+                    staging.remove(unneeded.collect()).await;
+                }
+                PERIOD
+            }
             Err(error) if error.class == ErrorClass::Invalid => {
                 tracing::error!(%error, "this node is refused: another process runs under its id, its folder was copied, or it was killed and the scheduler does not know yet");
                 RETRY
@@ -69,5 +83,17 @@ fn request(config: &AgentConfig, lease: &LeaseClient, slots: u32, n_free: usize)
         slots,
         free_slots: u32::try_from(n_free).unwrap_or(u32::MAX),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        transports: transports(config).iter().map(|one| one.as_str().to_owned()).collect(),
+        staged_tasks: Vec::new(),
     }
+}
+
+/// How this node can move blocks.
+fn transports(config: &AgentConfig) -> Vec<Transport> {
+    let can = |transport: &Transport| match transport {
+        Transport::EbsDirect => true,
+        Transport::HotAdd => config.hot_add.is_some(),
+        Transport::Import => config.import.is_some(),
+    };
+    Transport::ALL.into_iter().filter(can).collect()
 }

@@ -41,7 +41,7 @@ pub(crate) struct Running(Arc<Mutex<HashMap<TaskId, Fence>>>);
 
 impl Running {
     /// Enters an attempt; nothing when it runs already. It is out when the entry is dropped.
-    fn enter(&self, task: TaskId, fence: Fence) -> Option<Entered> {
+    pub(crate) fn enter(&self, task: TaskId, fence: Fence) -> Option<Entered> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if running.get(&task) == Some(&fence) {
             return None;
@@ -49,11 +49,18 @@ impl Running {
         running.insert(task, fence);
         Some(Entered { running: self.clone(), task, fence })
     }
+
+    /// Does what must not happen while the task has an attempt here, and keeps one from beginning meanwhile; nothing when
+    /// it has one.
+    pub(crate) fn while_idle<T>(&self, task: TaskId, work: impl FnOnce() -> T) -> Option<T> {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!running.contains_key(&task)).then(work)
+    }
 }
 
 /// An attempt that runs.
 #[derive(Debug)]
-struct Entered {
+pub(crate) struct Entered {
     running: Running,
     task: TaskId,
     fence: Fence,

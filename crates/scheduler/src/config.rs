@@ -123,6 +123,8 @@ pub struct ReaperConfig {
     pub interval_ms: u64,
     /// An object is left alone until its line has not changed for this long.
     pub delay_ms: u64,
+    /// How long one object may take to go; then it waits for a later round.
+    pub removal_ms: u64,
 }
 
 /// How recovery points are let go.
@@ -220,7 +222,7 @@ impl Default for DispatchConfig {
 
 impl Default for ReaperConfig {
     fn default() -> Self {
-        Self { enabled: true, interval_ms: 60_000, delay_ms: 120_000 }
+        Self { enabled: true, interval_ms: 60_000, delay_ms: 120_000, removal_ms: 60_000 }
     }
 }
 

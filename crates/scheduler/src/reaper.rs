@@ -3,15 +3,16 @@
 //!
 //! Each removal may be repeated: AWS's "does not exist" counts as removed, and the ledger line is written after AWS has
 //! answered. An object that was only intended is looked for by its ledger tag first. A line that cannot be served goes
-//! to the end of the queue.
+//! to the end of the queue. Objects go with the care of [`remove_object`]: nothing is torn off a tenant's instance, and
+//! what was restored for an instance goes with it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use snapferry_api::ledger::{LedgerQuery, Reap, ReapedLine};
-use snapferry_aws::ec2::{find_by_ledger_tag, remove_object};
+use snapferry_aws::ec2::{Removal, find_by_ledger_tag, remove_object};
 use snapferry_aws::{Account, SessionPurpose, SessionScope};
-use snapferry_types::ledger::LedgerState;
+use snapferry_types::ledger::{LedgerState, ObjectKind, Purpose};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -76,7 +77,7 @@ impl Reaper {
             if stop.is_cancelled() {
                 break;
             }
-            match self.settle(&line).await? {
+            match self.settle(&line, stop).await? {
                 None => done.n_removed += 1,
                 Some(_) => done.n_failed += 1,
             }
@@ -101,16 +102,23 @@ impl Reaper {
                 continue;
             }
             let object = ReapableLine { entry: line.entry.clone(), hypervisor: line.hypervisor };
-            let error = self.settle(&object).await?;
+            let error = self.settle(&object, stop).await?;
             reaped.push(ReapedLine { line, removed: error.is_none(), error });
         }
         Ok(reaped)
     }
 
     /// Removes a line's objects and notes what came of it; the reason when they could not be removed.
-    async fn settle(&self, line: &ReapableLine) -> Result<Option<String>, StoreError> {
+    async fn settle(
+        &self,
+        line: &ReapableLine,
+        stop: &CancellationToken,
+    ) -> Result<Option<String>, StoreError> {
         let (entry, task) = (line.entry.id, line.entry.task);
-        let failed = match self.remove(line).await {
+        // One that takes longer waits for a later round, so that it holds up no others.
+        let longest = Duration::from_millis(self.config.removal_ms);
+        let removed = tokio::time::timeout(longest, self.remove(line, stop)).await;
+        let failed = match removed.unwrap_or_else(|_elapsed| Err(too_slow(line, longest))) {
             Ok(ids) => {
                 let (kind, ids) = (line.entry.kind.as_str(), ids.join(","));
                 tracing::info!(%entry, %task, kind, ids, "removed what nobody owns");
@@ -127,8 +135,16 @@ impl Reaper {
         Ok(failed)
     }
 
-    async fn remove(&self, line: &ReapableLine) -> Result<Vec<String>, anyhow::Error> {
+    async fn remove(
+        &self,
+        line: &ReapableLine,
+        stop: &CancellationToken,
+    ) -> Result<Vec<String>, anyhow::Error> {
         let entry = &line.entry;
+        if entry.kind == ObjectKind::Share && self.store.release_left_over(entry.id).await? {
+            // A task that goes on needs the share, too, and takes it back.
+            return Ok(Vec::new());
+        }
         // Vaulted snapshots and what moves blocks are in the service account.
         let access = self.store.object_access(line.hypervisor, &entry.account, &entry.region).await?;
         let purpose = SessionPurpose::task(entry.task, SessionScope::CleanUp);
@@ -139,9 +155,24 @@ impl Reaper {
             ids.sort();
             ids.dedup();
         }
+        let restores_instance = entry.kind == ObjectKind::Instance && entry.purpose == Purpose::RestoreResult;
+        let snapshots =
+            if restores_instance { self.store.restored_snapshots(entry.task).await? } else { Vec::new() };
+        let what = Removal { kind: entry.kind, purpose: entry.purpose, snapshots: &snapshots };
         for id in &ids {
-            remove_object(&account, entry.kind, id).await?;
+            remove_object(&account, what, id, stop).await?;
         }
         Ok(ids)
     }
+}
+
+/// A removal that hangs, mostly because an instance of the tenant does not let go of a volume.
+fn too_slow(line: &ReapableLine, longest: Duration) -> anyhow::Error {
+    let (kind, ids) = (line.entry.kind.as_str(), line.entry.object_ids.join(", "));
+    let hint = if line.entry.kind == ObjectKind::Volume {
+        ": the instance it is attached to does not let go of it; unmount it there, or stop the instance"
+    } else {
+        ""
+    };
+    anyhow::anyhow!("remove the {kind} {ids}: not done within {longest:?}, it is tried again later{hint}")
 }

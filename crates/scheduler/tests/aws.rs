@@ -13,7 +13,8 @@ use prometheus::Registry;
 use serde_json::json;
 use snapferry_api::hypervisor::{AdminSignIn, CreateRole};
 use snapferry_api::job::{TaskError, Work};
-use snapferry_aws::ec2::{self, ImageVolume, NewImage, NewInstance};
+use snapferry_api::ledger::Reap;
+use snapferry_aws::ec2::{self, ImageVolume, NewImage, NewInstance, NewVolume};
 use snapferry_aws::{Account, AwsError, SessionPurpose, SessionScope};
 use snapferry_scheduler::clock::Clock as _;
 use snapferry_scheduler::config::{ReaperConfig, ReconcileConfig};
@@ -23,8 +24,9 @@ use snapferry_scheduler::reaper::{Reaped, Reaper};
 use snapferry_scheduler::reconcile::{AwsSnapshots, Reconciler};
 use snapferry_scheduler::store::{FinishOutcome, Step};
 use snapferry_types::aws::Tag;
-use snapferry_types::ledger::{LedgerState, ObjectKind, Purpose, ownership_tags};
-use snapferry_types::{AccountAccess, HypervisorId, InstanceId, LedgerId};
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose, ownership_tags};
+use snapferry_types::spec::TaskSpec;
+use snapferry_types::{AccountAccess, HypervisorId, InstanceId, LedgerId, VolumeId};
 use suite::world::{LIMITS, SECRET, World, admin, source_entry, tenant};
 use tokio_util::sync::CancellationToken;
 
@@ -129,6 +131,50 @@ impl Sim {
     }
 }
 
+impl Sim {
+    /// A new volume that the instance has at a device.
+    async fn attached(&self, account: &Account, instance: &InstanceId, device: &str) -> VolumeId {
+        let described = ec2::describe_instance(account, instance).await.unwrap();
+        let new = NewVolume {
+            snapshot: None,
+            availability_zone: described.config.availability_zone,
+            size_gib: Some(1),
+            volume_type: "gp3".to_owned(),
+            iops: None,
+            throughput_mibps: None,
+            encrypted: false,
+            kms_key_id: None,
+            tags: Vec::new(),
+            client_token: LedgerId::generate().to_string(),
+        };
+        let (volume, stop) = (ec2::create_volume(account, &new).await.unwrap(), CancellationToken::new());
+        ec2::wait_volume_available(account, &volume, &stop).await.unwrap();
+        ec2::attach_volume(account, &volume, instance, device).await.unwrap();
+        ec2::wait_volume_attached(account, &volume, instance, &stop).await.unwrap();
+        volume
+    }
+
+    /// Records that a task has made an object.
+    async fn made(&self, spec: &TaskSpec, kind: ObjectKind, purpose: Purpose, id: &str) -> LedgerEntry {
+        let entry = LedgerEntry { kind, purpose, ..source_entry(spec, id) };
+        self.world.record(spec, Step::Ledger(entry.clone())).await.unwrap();
+        entry
+    }
+
+    /// A task fails, long ago.
+    async fn failed(&self, spec: &TaskSpec) {
+        let error = TaskError { class: "denied".to_owned(), message: String::new() };
+        let failed = FinishOutcome::Failed { retryable: false, error };
+        self.world.store.finish(spec.task, spec.fence, None, failed, &LIMITS).await.unwrap();
+        self.world.clock.advance(Duration::from_secs(600));
+    }
+
+    fn reaper(&self, config: ReaperConfig) -> Reaper {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        Reaper::new(Arc::clone(&self.world.store), self.world.clock.clone(), config, metrics)
+    }
+}
+
 fn empty_disk() -> SyntheticSpec {
     SyntheticSpec {
         volume_size_gib: 1,
@@ -201,6 +247,59 @@ async fn the_reaper_removes_what_a_failed_task_left_and_nothing_else() {
     assert_eq!(reaper.round(&stop).await.unwrap(), Reaped::default(), "twice is once");
     let states = ec2::snapshot_states(&account, &["snap-0a".parse().unwrap()]).await.unwrap();
     assert_eq!(states.len(), 1, "the tenant's own snapshot is untouched");
+}
+
+#[tokio::test]
+async fn a_volume_is_not_torn_off_a_tenants_instance() {
+    let sim = sim().await;
+    let account = sim.account().await;
+    let instance = sim.instance(&account).await;
+    let devices = tempfile::tempdir().unwrap();
+    let aws = &sim.server.context().world;
+    aws.add_access_node(TENANT, REGION, instance.as_str(), devices.path()).unwrap();
+    let volume = sim.attached(&account, &instance, "/dev/sdf").await;
+    // A program of the tenant has it open.
+    let device = std::fs::read_dir(devices.path()).unwrap().next().unwrap().unwrap().path();
+    let open = std::fs::File::open(&device).unwrap();
+    let spec = sim.world.running(instance.as_str()).await;
+    sim.made(&spec, ObjectKind::Volume, Purpose::RestoreResult, volume.as_str()).await;
+    sim.failed(&spec).await;
+
+    let reaper = sim.reaper(ReaperConfig { removal_ms: 1_000, ..ReaperConfig::default() });
+    let stop = CancellationToken::new();
+    let asked = Reap { hypervisor: None, dry_run: false };
+    let reaped = reaper.reap(&asked, &stop).await.unwrap();
+    assert_eq!((reaped.len(), reaped[0].removed), (1, false));
+    let error = reaped[0].error.as_ref().unwrap();
+    assert!(error.contains("does not let go of it"), "{error}");
+    assert!(aws.volumes(TENANT).iter().any(|one| one.id == volume.as_str()), "it is there, and whole");
+    drop(open);
+    sim.world.clock.advance(Duration::from_secs(600));
+    assert_eq!(reaper.round(&stop).await.unwrap(), Reaped { n_removed: 1, n_failed: 0 });
+    assert!(!aws.volumes(TENANT).iter().any(|one| one.id == volume.as_str()));
+}
+
+#[tokio::test]
+async fn what_was_restored_for_an_instance_goes_with_it_and_nothing_else() {
+    let sim = sim().await;
+    let account = sim.account().await;
+    let instance = sim.instance(&account).await;
+    let root = ec2::describe_instance(&account, &instance).await.unwrap().config.volumes.remove(0);
+    ec2::modify_delete_on_termination(&account, &instance, &[(root.device_name, false)]).await.unwrap();
+    let somebodys = sim.attached(&account, &instance, "/dev/sdf").await;
+    let spec = sim.world.running("i-0a").await;
+    // The snapshot that the volume was made of is not needed any more.
+    let staged = sim.made(&spec, ObjectKind::Snapshot, Purpose::RestoreStaging, "snap-0a").await;
+    let gone = LedgerEntry { state: LedgerState::Gone, ..staged };
+    sim.world.record(&spec, Step::Ledger(gone)).await.unwrap();
+    sim.made(&spec, ObjectKind::Instance, Purpose::RestoreResult, instance.as_str()).await;
+    sim.failed(&spec).await;
+
+    let reaper = sim.reaper(ReaperConfig::default());
+    let done = reaper.round(&CancellationToken::new()).await.unwrap();
+    assert_eq!(done, Reaped { n_removed: 1, n_failed: 0 });
+    let left = sim.server.context().world.volumes(TENANT);
+    assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [somebodys.as_str()]);
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use snapferry_aws::{Account, SessionScope, ec2};
+use snapferry_aws::SessionScope;
+use snapferry_aws::ec2::{self, Removal};
 use snapferry_transfer::TransferError;
+use snapferry_types::SnapshotId;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::spec::{Operation, RestoreFrom};
-use snapferry_types::{SnapshotId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
 use super::{restore_image, restore_in_place, transport};
@@ -52,23 +53,29 @@ pub(super) const fn order(kind: ObjectKind) -> u8 {
     }
 }
 
-/// Deletes the objects of an entry, which may be another task's that was superseded, and records that they are gone.
+/// Deletes the objects of an entry, which may be another task's that was superseded, and records that they are gone. A
+/// share that another task needs, too, stays: whoever needs it last takes it back.
 pub(crate) async fn remove(
     context: &TaskContext,
     entry: &LedgerEntry,
     stop: &CancellationToken,
 ) -> Result<(), TransferError> {
+    if entry.kind == ObjectKind::Share && context.ledger.is_needed_elsewhere(entry).await? {
+        return Ok(());
+    }
     let account = context.account_of(entry, SessionScope::CleanUp).await?;
     let mut object_ids = entry.object_ids.clone();
     if object_ids.is_empty() {
         object_ids = ec2::find_by_ledger_tag(&account, entry.kind, entry.id).await?;
     }
+    let restores_instance = entry.kind == ObjectKind::Instance && entry.purpose == Purpose::RestoreResult;
+    let snapshots = if restores_instance { restored_snapshots(context).await } else { Vec::new() };
+    let what = Removal { kind: entry.kind, purpose: entry.purpose, snapshots: &snapshots };
     for id in &object_ids {
         if stop.is_cancelled() {
             return Err(TransferError::cancelled());
         }
-        let_go(context, &account, entry, id, stop).await?;
-        ec2::remove_object(&account, entry.kind, id).await?;
+        ec2::remove_object(&account, what, id, stop).await?;
     }
     context.ledger.moved(entry, LedgerState::Gone).await
 }
@@ -86,49 +93,4 @@ async fn restored_snapshots(context: &TaskContext) -> Vec<SnapshotId> {
         snapshots.extend(vaults.map(|(_, snapshot)| snapshot.clone()));
     }
     snapshots
-}
-
-/// Makes an object removable: a volume is taken off the instance it is attached to, and the volumes of an instance are
-/// made to go with it.
-async fn let_go(
-    context: &TaskContext,
-    account: &Account,
-    entry: &LedgerEntry,
-    id: &str,
-    stop: &CancellationToken,
-) -> Result<(), TransferError> {
-    match entry.kind {
-        ObjectKind::Volume => {
-            let Ok(volume) = id.parse::<VolumeId>() else { return Ok(()) };
-            if ec2::volume_state(account, &volume).await.is_ok_and(|state| state == "in-use") {
-                // Nothing of a volume that only moved blocks needs to be saved.
-                let by_force = entry.purpose == Purpose::Transport;
-                ec2::detach_volume(account, &volume, by_force).await?;
-                ec2::wait_volume_detached(account, &volume, stop).await?;
-            }
-            Ok(())
-        }
-        ObjectKind::Instance if entry.purpose == Purpose::RestoreResult => {
-            let Ok(instance) = id.parse() else { return Ok(()) };
-            // One that is gone, or has no volumes, needs nothing.
-            let Ok(described) = ec2::describe_instance(account, &instance).await else { return Ok(()) };
-            // Only volumes of the restored snapshots: what somebody has attached since is not ours to delete.
-            let snapshots = restored_snapshots(context).await;
-            let is_ours = |volume: &VolumeId| {
-                let of = described.volumes.iter().find(|one| one.id == *volume);
-                of.and_then(|one| one.snapshot.as_ref()).is_some_and(|of| snapshots.contains(of))
-            };
-            let stays = described.config.volumes.iter();
-            let stays = stays.filter(|one| !one.delete_on_termination && is_ours(&one.volume_id));
-            let devices: Vec<(String, bool)> = stays.map(|one| (one.device_name.clone(), true)).collect();
-            ec2::modify_delete_on_termination(account, &instance, &devices).await?;
-            Ok(())
-        }
-        ObjectKind::Instance
-        | ObjectKind::Snapshot
-        | ObjectKind::Image
-        | ObjectKind::Share
-        | ObjectKind::ImportTask
-        | ObjectKind::S3Object => Ok(()),
-    }
 }

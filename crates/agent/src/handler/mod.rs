@@ -56,6 +56,12 @@ pub(crate) fn run(context: Arc<TaskContext>) -> BoxFuture<'static, Result<Vec<v1
     })
 }
 
+/// Lets go of what an attempt that did not succeed still holds of this node: attached volumes. One that `is_lost` has no
+/// right to touch them any more.
+pub(crate) async fn let_go(context: &TaskContext, is_lost: bool) {
+    transport::let_go(context, is_lost).await;
+}
+
 /// Removes what the task has made and not handed over, in AWS and in the library.
 ///
 /// # Errors

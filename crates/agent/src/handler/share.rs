@@ -1,7 +1,8 @@
 //! Letting the service account use the tenant's snapshots, and taking that back.
 //!
 //! Runs twice: sharing again changes nothing. Dies at any step: the share is in the ledger, with its id, before it is
-//! made, and the next attempt, the clean-up or the reaper takes it back. A share that somebody else made stays.
+//! made, and the next attempt, the clean-up or the reaper takes it back. A share that somebody else made stays. Of tasks
+//! that need the same share each has it in the ledger, and the last one takes it back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use snapferry_aws::kms::{self, KeyManager};
 use snapferry_aws::{Account, AwsError, ec2};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::InstanceConfig;
-use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
+use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::{AccountId, SnapshotId};
 
-use super::{clean, objects};
+use super::clean;
 use crate::context::TaskContext;
 
 /// The alias of the AWS-managed key.
@@ -57,8 +58,8 @@ pub(super) async fn check_key(tenant: &Account, what: &str, key: &str) -> Result
     Err(TransferError::new(ErrorClass::Invalid, message))
 }
 
-/// Shares snapshots until [`take_back`]. Those that are shared already, and not by this task, stay as they are; a
-/// base that is gone is told when it is opened.
+/// Shares snapshots until [`take_back`]. What another task of ours shares, too, is shared by each of them; what somebody
+/// else has shared stays as it is. A base that is gone is told when it is opened.
 pub(super) async fn for_transport(
     context: &Arc<TaskContext>,
     owner: &Account,
@@ -66,18 +67,48 @@ pub(super) async fn for_transport(
     with: &AccountId,
 ) -> Result<(), TransferError> {
     for snapshot in snapshots {
-        let label = ec2::share_id(snapshot, with);
-        if context.ledger.existing(ObjectKind::Share, Purpose::Transport, &label).await.is_none() {
-            match ec2::snapshot_sharing(owner, snapshot).await {
-                Ok(shared) if shared.contains(with) => continue,
-                Ok(_) => {}
-                Err(AwsError::NotFound { .. }) => continue,
-                Err(error) => return Err(error.into()),
+        let id = ec2::share_id(snapshot, with);
+        if context.ledger.existing(ObjectKind::Share, Purpose::Transport, &id).await.is_none() {
+            match is_shared(owner, snapshot, with).await? {
+                None => continue,
+                Some(false) => {}
+                Some(true) if is_somebody_elses(context, owner, snapshot, with).await? => continue,
+                Some(true) => {}
             }
         }
         share(context, owner, Purpose::Transport, snapshot, with).await?;
     }
     Ok(())
+}
+
+/// Whether a share that is there was made outside Snapferry. It is looked at once more when no task of ours stands for it:
+/// one may have taken it back just now.
+async fn is_somebody_elses(
+    context: &Arc<TaskContext>,
+    owner: &Account,
+    snapshot: &SnapshotId,
+    with: &AccountId,
+) -> Result<bool, TransferError> {
+    let (id, stop) = (ec2::share_id(snapshot, with), context.stop.token());
+    let (entry, by_others) = context.ledger.intend_share(owner, Purpose::Transport, &id, stop).await?;
+    if by_others || is_shared(owner, snapshot, with).await? != Some(true) {
+        return Ok(false);
+    }
+    context.ledger.moved(&entry, LedgerState::Gone).await?;
+    Ok(true)
+}
+
+/// Whether an account may use a snapshot; nothing when that is gone.
+async fn is_shared(
+    owner: &Account,
+    snapshot: &SnapshotId,
+    with: &AccountId,
+) -> Result<Option<bool>, TransferError> {
+    match ec2::snapshot_sharing(owner, snapshot).await {
+        Ok(shared) => Ok(Some(shared.contains(with))),
+        Err(AwsError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Shares one snapshot, for a purpose.
@@ -89,10 +120,18 @@ pub(super) async fn share(
     with: &AccountId,
 ) -> Result<LedgerEntry, TransferError> {
     let id = ec2::share_id(snapshot, with);
-    let call = || async { Ok(ec2::share_snapshot(owner, snapshot, with).await?) };
-    objects::ensure_named(context, owner, (ObjectKind::Share, purpose, &id), &id, call)
+    let shared = async {
+        let (entry, _) = context.ledger.intend_share(owner, purpose, &id, context.stop.token()).await?;
+        match entry.state {
+            LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
+            LedgerState::Intended | LedgerState::Gone => {}
+        }
+        ec2::share_snapshot(owner, snapshot, with).await?;
+        context.ledger.made(&entry, vec![id.clone()]).await
+    };
+    shared
         .await
-        .map_err(|error| error.context(format!("share {snapshot} with account {with}")))
+        .map_err(|error: TransferError| error.context(format!("share {snapshot} with account {with}")))
 }
 
 /// Takes all shares of the task back that only moved blocks.

@@ -6,7 +6,7 @@ use snapferry_types::instance::OsFamily;
 use snapferry_types::{InstanceId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
-use crate::ec2::volumes::{describe_volume, volume_state};
+use crate::ec2::volumes::{VolumeAttachment, describe_volume, volume_state};
 use crate::ec2::wait::Wait;
 use crate::error::{Asked, AwsError};
 use crate::session::Account;
@@ -40,10 +40,33 @@ pub async fn attach_volume(
 /// # Errors
 /// [`AwsError`].
 pub async fn detach_volume(account: &Account, volume: &VolumeId, by_force: bool) -> Result<(), AwsError> {
+    detach(account, volume, None, by_force).await
+}
+
+/// As [`detach_volume`], from this instance only: one that is attached elsewhere stays there, and that is done, too.
+///
+/// # Errors
+/// [`AwsError`].
+pub async fn detach_volume_from(
+    account: &Account,
+    volume: &VolumeId,
+    instance: &InstanceId,
+    by_force: bool,
+) -> Result<(), AwsError> {
+    detach(account, volume, Some(instance), by_force).await
+}
+
+async fn detach(
+    account: &Account,
+    volume: &VolumeId,
+    from: Option<&InstanceId>,
+    by_force: bool,
+) -> Result<(), AwsError> {
     let asked = Asked::new("ec2:DetachVolume", "volume", volume.as_str());
     let detached = account
         .call(|| async {
             let call = account.ec2().detach_volume().volume_id(volume.as_str());
+            let call = call.set_instance_id(from.map(ToString::to_string));
             let call = call.set_force(by_force.then_some(true));
             call.send().await.map_err(|error| asked.sort(&error))
         })
@@ -102,10 +125,34 @@ pub async fn wait_volume_detached(
     volume: &VolumeId,
     stop: &CancellationToken,
 ) -> Result<(), AwsError> {
+    wait_off(account, volume, None, stop).await
+}
+
+/// Waits until the volume is not attached to this instance; one that is gone is done.
+///
+/// # Errors
+/// [`AwsError::TooSlow`] when the system on the instance does not let go of it.
+pub async fn wait_volume_off(
+    account: &Account,
+    volume: &VolumeId,
+    instance: &InstanceId,
+    stop: &CancellationToken,
+) -> Result<(), AwsError> {
+    wait_off(account, volume, Some(instance), stop).await
+}
+
+async fn wait_off(
+    account: &Account,
+    volume: &VolumeId,
+    from: Option<&InstanceId>,
+    stop: &CancellationToken,
+) -> Result<(), AwsError> {
+    let is_it = |one: &VolumeAttachment| one.instance.as_ref() == from;
     let mut wait = Wait::new("volume", volume.as_str(), LONGEST_WAIT);
     loop {
-        let state = match volume_state(account, volume).await {
-            Ok(state) => state,
+        let state = match describe_volume(account, volume).await {
+            Ok(described) if from.is_some() && !described.attachments.iter().any(is_it) => return Ok(()),
+            Ok(described) => described.state,
             Err(AwsError::NotFound { .. }) => return Ok(()),
             Err(error) => wait.passing(error)?,
         };

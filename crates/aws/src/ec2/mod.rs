@@ -21,7 +21,8 @@ mod volumes;
 mod wait;
 
 pub use attachments::{
-    attach_volume, detach_volume, free_device_name, wait_volume_attached, wait_volume_detached,
+    attach_volume, detach_volume, detach_volume_from, free_device_name, wait_volume_attached,
+    wait_volume_detached, wait_volume_off,
 };
 pub use copies::{NewCopy, copy_snapshot};
 pub use images::{ImageVolume, NewImage, deregister_image, image_available, register_image};
@@ -37,7 +38,7 @@ pub use launch::{NewInstance, run_instance, terminate_instance, wait_instance_ru
 pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet};
 pub use power::{modify_delete_on_termination, start_instance, stop_instance, wait_instance_stopped};
 pub use regions::{region_exists, zone_names};
-pub use remove::{remove_object, share_id};
+pub use remove::{Removal, remove_object, share_id};
 pub use sharing::{share_snapshot, snapshot_product_codes, snapshot_sharing, unshare_snapshot};
 pub use snapshots::{
     SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, snapshot_states,

@@ -1,7 +1,8 @@
-//! Removing an object that the ledger names: the one place that knows how each kind goes.
+//! Removing an object that the ledger names: the one place that knows how each kind goes, and with what care. Whoever
+//! removes, an agent that cleans up after its task or the scheduler's reaper, does it the same way.
 
-use snapferry_types::ledger::ObjectKind;
-use snapferry_types::{AccountId, SnapshotId, VolumeId};
+use snapferry_types::ledger::{ObjectKind, Purpose};
+use snapferry_types::{AccountId, InstanceId, SnapshotId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
 use crate::ec2;
@@ -9,15 +10,37 @@ use crate::error::{Asked, AwsError};
 use crate::s3::S3;
 use crate::session::Account;
 
+/// What is to be removed.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal<'a> {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// What it was made for.
+    pub purpose: Purpose,
+    /// Of an instance that a restore made: the snapshots its volumes were made of. Those volumes go with it, whatever
+    /// their setting says; what somebody has attached since stays.
+    pub snapshots: &'a [SnapshotId],
+}
+
 /// Removes one object by its id in the ledger; one that is gone is done.
+///
+/// A volume that only moved blocks is taken off its node by force, which may be gone. A volume that a restore made may be
+/// attached to a tenant's instance that runs: it is detached without force, and stays while the system there does not let
+/// go of it.
 ///
 /// # Errors
 /// [`AwsError`]; an id of the wrong shape is `Invalid`.
-pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Result<(), AwsError> {
+pub async fn remove_object(
+    account: &Account,
+    what: Removal<'_>,
+    id: &str,
+    stop: &CancellationToken,
+) -> Result<(), AwsError> {
+    let kind = what.kind;
     let removed = match kind {
-        ObjectKind::Instance => ec2::terminate_instance(account, &parse(kind, id)?).await,
+        ObjectKind::Instance => remove_instance(account, what, &parse(kind, id)?).await,
         ObjectKind::Image => ec2::deregister_image(account, id).await,
-        ObjectKind::Volume => remove_volume(account, &parse(kind, id)?).await,
+        ObjectKind::Volume => remove_volume(account, what.purpose, &parse(kind, id)?, stop).await,
         ObjectKind::Snapshot => ec2::delete_snapshot(account, &parse(kind, id)?).await,
         ObjectKind::Share => {
             let (snapshot, with) = parse_share(id)?;
@@ -32,14 +55,40 @@ pub async fn remove_object(account: &Account, kind: ObjectKind, id: &str) -> Res
     }
 }
 
-/// Deletes a volume; one that a node, which may be gone, still has attached is taken off it.
-async fn remove_volume(account: &Account, volume: &VolumeId) -> Result<(), AwsError> {
-    match ec2::delete_volume(account, volume).await {
-        Err(AwsError::Busy { .. }) => {}
-        other => return other,
+/// Terminates an instance; the volumes that were restored for it go along.
+async fn remove_instance(
+    account: &Account,
+    what: Removal<'_>,
+    instance: &InstanceId,
+) -> Result<(), AwsError> {
+    // One that is gone, or has no volumes, needs nothing.
+    if what.purpose == Purpose::RestoreResult
+        && let Ok(described) = ec2::describe_instance(account, instance).await
+    {
+        let is_ours = |volume: &VolumeId| {
+            let of = described.volumes.iter().find(|one| one.id == *volume);
+            of.and_then(|one| one.snapshot.as_ref()).is_some_and(|of| what.snapshots.contains(of))
+        };
+        let stays = described.config.volumes.iter();
+        let stays = stays.filter(|one| !one.delete_on_termination && is_ours(&one.volume_id));
+        let devices: Vec<(String, bool)> = stays.map(|one| (one.device_name.clone(), true)).collect();
+        ec2::modify_delete_on_termination(account, instance, &devices).await?;
     }
-    ec2::detach_volume(account, volume, true).await?;
-    ec2::wait_volume_detached(account, volume, &CancellationToken::new()).await?;
+    ec2::terminate_instance(account, instance).await
+}
+
+/// Takes a volume off what it is attached to, and deletes it.
+async fn remove_volume(
+    account: &Account,
+    purpose: Purpose,
+    volume: &VolumeId,
+    stop: &CancellationToken,
+) -> Result<(), AwsError> {
+    if ec2::volume_state(account, volume).await? == "in-use" {
+        // Nothing of a volume that only moved blocks needs to be saved.
+        ec2::detach_volume(account, volume, purpose == Purpose::Transport).await?;
+        ec2::wait_volume_detached(account, volume, stop).await?;
+    }
     ec2::delete_volume(account, volume).await
 }
 

@@ -70,6 +70,8 @@ fn take_place(
     if let Some(volume) = state.volumes.get_mut(id) {
         volume.attachment = Some(attachment.clone());
     }
+    let most = state.most_attached.entry(instance_id.to_owned()).or_default();
+    *most = (*most).max(n_volumes + 1);
     if let Some(instance) = state.instances.get_mut(instance_id) {
         super::codes::add(&mut instance.marks, &volume.marks);
     }

@@ -1,6 +1,7 @@
 //! What exists: accounts with their users, roles and sessions, and their EC2 resources. One lock, held for moments
 //! and never over the copying of blocks; a JSON file keeps everything over restarts.
 
+mod at_rest;
 mod bucket;
 mod declare;
 mod ebs;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::faults::{Faults, Refusal};
 
+pub use at_rest::AtRest;
 pub use bucket::CreateBucketError;
 pub(crate) use bucket::{Object, Part, Piece, Upload};
 pub use identity::{AccessKey, Caller};

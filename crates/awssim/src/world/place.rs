@@ -30,10 +30,26 @@ impl Context {
         platform: Option<&str>,
         sizes_gib: &[u64],
     ) -> Result<Placed, StoreError> {
+        self.place_instance_in(account, &format!("{region}a"), name, platform, sizes_gib)
+    }
+
+    /// As [`Context::place_instance`], in a zone such as `eu-central-1b`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn place_instance_in(
+        &self,
+        account: &str,
+        zone: &str,
+        name: &str,
+        platform: Option<&str>,
+        sizes_gib: &[u64],
+    ) -> Result<Placed, StoreError> {
         self.world.create_account(account);
         let now = self.world.now_ms();
         let instance_id = new_id("i");
-        let zone = format!("{region}a");
+        let region = zone.trim_end_matches(|c: char| c.is_ascii_lowercase());
+        let zone = zone.to_owned();
         let root = if platform.is_some() { "/dev/sda1" } else { "/dev/xvda" };
         let mut volumes = Vec::new();
         for (n, size_gib) in sizes_gib.iter().enumerate() {

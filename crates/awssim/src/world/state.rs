@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) key_pairs: BTreeMap<String, KeyPair>,
     /// Instances that this machine stands for → where their block devices appear.
     pub(crate) access_nodes: BTreeMap<String, PathBuf>,
+    /// By instance: the most volumes that it ever had at the same time.
+    pub(crate) most_attached: BTreeMap<String, usize>,
     /// By ARN.
     pub(crate) kms_keys: BTreeMap<String, KmsKey>,
     /// By the alias's ARN.

@@ -88,6 +88,7 @@ impl Dispatcher {
         if groups.is_empty() {
             return Ok(0);
         }
+        self.store.tell_waiting(since_ms).await?;
         let mut pools = self.store.pools(since_ms).await?;
         let mut shares = Shares::new(self.store.usage().await?, self.weights());
         let ageing_ms = i64::try_from(self.config.ageing_ms).unwrap_or(i64::MAX);
@@ -95,10 +96,13 @@ impl Dispatcher {
         while n_offers < MAX_OFFERS {
             let Some(index) = fair::next(&groups, &shares, now_ms, ageing_ms) else { break };
             let Some(group) = groups.get_mut(index) else { break };
-            let offered = match room_for(&pools, group) {
-                Some(queue) => self.store.offer(group, &queue, since_ms).await?.map(|offer| (offer, queue)),
-                None => None,
-            };
+            let mut offered = None;
+            for queue in rooms_for(&pools, group) {
+                if let Some(offer) = self.store.offer(group, &queue, since_ms).await? {
+                    offered = Some((offer, queue));
+                    break;
+                }
+            }
             let Some((offer, queue)) = offered else {
                 // Nothing of this group can be offered in this round.
                 group.n_waiting = 0;
@@ -181,15 +185,17 @@ async fn wait_for_change(
     !stop.is_cancelled()
 }
 
-/// The queue of the pool with most room in the group's region; of any region when that one has no node at all.
-fn room_for(pools: &[Pool], group: &WaitingGroup) -> Option<String> {
+/// The queues of the pools with room in the group's region, most room first; of any region when that one has no node at
+/// all.
+fn rooms_for(pools: &[Pool], group: &WaitingGroup) -> Vec<String> {
     let near = pools.iter().any(|pool| pool.region == group.region);
-    pools
+    let mut rooms: Vec<&Pool> = pools
         .iter()
         .filter(|pool| !near || pool.region == group.region)
         .filter(|pool| pool.room() > 0)
-        .max_by_key(|pool| pool.room())
-        .map(|pool| pool.queue.clone())
+        .collect();
+    rooms.sort_by_key(|pool| std::cmp::Reverse(pool.room()));
+    rooms.into_iter().map(|pool| pool.queue.clone()).collect()
 }
 
 pub(crate) fn millis(duration: Duration) -> i64 {

@@ -29,6 +29,12 @@ impl Nodes {
         Self { clock, timeout, living: Mutex::new(living) }
     }
 
+    /// For how long a node counts as there.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// A process says hello. False when another one under the same id is alive.
     #[must_use]
     pub fn hello(&self, node: AccessNodeId, incarnation: IncarnationId) -> bool {

@@ -4,7 +4,7 @@ use snapferry_api::fleet::LastScrub;
 use snapferry_api::job::{Made, Phase, Progress, TaskError};
 use snapferry_queue::QueueName;
 use snapferry_types::instance::OsFamily;
-use snapferry_types::{Fence, TaskId};
+use snapferry_types::{Fence, TaskId, Transport};
 use snapferry_wire::convert::{parse, required};
 use snapferry_wire::{ConvertError, v1};
 
@@ -18,6 +18,8 @@ const MAX_TEXT: usize = 200;
 const MAX_MADE: usize = 1_000;
 /// Longest error message, in characters; a longer one is cut.
 const MAX_MESSAGE: usize = 8_000;
+/// Most tasks whose disk images are looked at in one hello.
+const MAX_STAGED: usize = 1_000;
 /// Most recovery points that a scrub may name.
 const MAX_TOUCHED: usize = 100;
 
@@ -42,7 +44,15 @@ pub(super) fn node(request: v1::NodeHelloRequest) -> Result<NodeFigures, Convert
         slots: request.slots,
         free_slots: request.free_slots,
         version: short("version", request.version)?,
+        // What a newer agent can do beyond these is not asked for by this scheduler.
+        transports: request.transports.iter().filter_map(|word| Transport::from_word(word)).collect(),
     })
+}
+
+/// The tasks that have disk images on a node.
+pub(super) fn staged(request: &v1::NodeHelloRequest) -> Result<Vec<TaskId>, ConvertError> {
+    let tasks = request.staged_tasks.iter().take(MAX_STAGED);
+    tasks.map(|id| parse("staged_tasks", id)).collect()
 }
 
 pub(super) fn media_agent(request: v1::MediaAgentHelloRequest) -> Result<MediaAgentFigures, ConvertError> {
@@ -76,8 +86,9 @@ fn last_scrub(scrub: v1::LastScrub) -> Result<LastScrub, ConvertError> {
     })
 }
 
-pub(super) fn claim(request: &v1::ClaimRequest) -> Result<ClaimBy, ConvertError> {
+pub(super) fn claim(request: &v1::ClaimRequest, heard_since_ms: i64) -> Result<ClaimBy, ConvertError> {
     Ok(ClaimBy {
+        heard_since_ms,
         task: parse("task_id", &request.task_id)?,
         dispatch: parse("dispatch_id", &request.dispatch_id)?,
         node: parse("node_id", &request.node_id)?,
@@ -134,6 +145,7 @@ pub(super) fn step(step: v1::record_request::Step) -> Result<Step, ConvertError>
             stored_bytes: point.stored_bytes,
         }),
         Wire::RecoveryPointDeleted(id) => Step::Deleted(parse("recovery_point_deleted", &id)?),
+        Wire::Release(id) => Step::Release(parse("release", &id)?),
     })
 }
 

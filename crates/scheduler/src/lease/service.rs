@@ -11,8 +11,9 @@ use tonic::{Request, Response, Status};
 
 use super::{LeaseWatch, Nodes, read};
 use crate::clock::Clock;
+use crate::dispatch::millis;
 use crate::metrics::Metrics;
-use crate::store::{ClaimVerdict, Desired, Limits, Store, StoreError};
+use crate::store::{ClaimVerdict, Desired, Limits, OtherShares, Store, StoreError};
 
 /// Serves agents and MediaAgents.
 #[derive(Debug)]
@@ -81,7 +82,9 @@ impl v1::lease_server::Lease for LeaseService {
         &self,
         request: Request<v1::NodeHelloRequest>,
     ) -> Result<Response<v1::NodeHelloReply>, Status> {
-        let node = read::node(request.into_inner())?;
+        let request = request.into_inner();
+        let staged = read::staged(&request)?;
+        let node = read::node(request)?;
         if !self.nodes.hello(node.id, node.incarnation) {
             return Err(Status::already_exists(format!(
                 "another living process runs as access node {}; give each machine its own id",
@@ -93,7 +96,13 @@ impl v1::lease_server::Lease for LeaseService {
             // An agent that shuts down says so with no slots at all.
             self.nodes.farewell(node.id, node.incarnation);
         }
-        Ok(Response::new(v1::NodeHelloReply { queue: node.queue, accept_work: node.slots > 0 }))
+        let unstage =
+            self.store.no_longer_staged(node.id, &staged).await.map_err(|error| self.status(&error))?;
+        Ok(Response::new(v1::NodeHelloReply {
+            queue: node.queue,
+            accept_work: node.slots > 0,
+            unstage_tasks: unstage.iter().map(ToString::to_string).collect(),
+        }))
     }
 
     async fn media_agent_hello(
@@ -108,7 +117,8 @@ impl v1::lease_server::Lease for LeaseService {
 
     async fn claim(&self, request: Request<v1::ClaimRequest>) -> Result<Response<v1::ClaimReply>, Status> {
         let received = self.received();
-        let by = read::claim(&request.into_inner())?;
+        let heard_since_ms = self.clock.wall_ms().saturating_sub(millis(self.nodes.timeout()));
+        let by = read::claim(&request.into_inner(), heard_since_ms)?;
         let verdict = self.store.claim(by, &self.deployment).await.map_err(|error| self.status(&error))?;
         let (word, verdict) = match verdict {
             ClaimVerdict::Granted(grant) => {
@@ -146,8 +156,9 @@ impl v1::lease_server::Lease for LeaseService {
         let request = request.into_inner();
         let (task, fence) = read::right(&request.task_id, request.fence)?;
         let step = read::step(required("step", request.step)?)?;
-        self.store.record(task, fence, step).await.map_err(|error| self.status(&error))?;
-        Ok(Response::new(v1::RecordReply {}))
+        let others = self.store.record(task, fence, step).await.map_err(|error| self.status(&error))?;
+        let OtherShares { any, being_taken_back } = others;
+        Ok(Response::new(v1::RecordReply { shared_by_others: any, being_taken_back }))
     }
 
     async fn finish(&self, request: Request<v1::FinishRequest>) -> Result<Response<v1::FinishReply>, Status> {

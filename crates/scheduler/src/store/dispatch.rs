@@ -10,7 +10,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::row::Read as _;
-use super::{Store, StoreError, fleet, task};
+use super::{Store, StoreError, ability, fleet, task};
 
 /// Tasks of one group that are tried before the group is left for the next round.
 const CANDIDATES: i64 = 20;
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Offers the oldest task of a group that can be offered: its MediaAgent was heard since `since_ms`, if it needs one,
-    /// and its instance is free. `None` when there is none.
+    /// its instance is free, and a node of the queue can do it. `None` when there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -133,9 +133,10 @@ impl Store {
     ) -> Result<Option<Offer>, StoreError> {
         let now_ms = self.clock.wall_ms();
         let mut tx = self.begin().await?;
+        let able = ability::condition(&mut tx, queue, since_ms).await?;
         let statement = format!(
             "SELECT t.id FROM task t WHERE t.state = 'ready' AND t.hypervisor_id = $1 AND t.region = $2 \
-             AND t.priority = $3 AND {STORE_ONLINE} AND {FREE_INSTANCE} ORDER BY t.ready_ms, t.id LIMIT $5"
+             AND t.priority = $3 AND {STORE_ONLINE} AND {FREE_INSTANCE} AND {able} ORDER BY t.ready_ms, t.id LIMIT $5"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(group.hypervisor.to_string())

@@ -4,11 +4,11 @@ use snapferry_api::Page;
 use snapferry_api::fleet::AccessNode;
 use snapferry_api::page::PageQuery;
 use snapferry_types::catalogue::RecoveryPointKind;
-use snapferry_types::{AccessNodeId, HypervisorId, IncarnationId, InstanceId, MediaAgentId};
+use snapferry_types::{AccessNodeId, HypervisorId, IncarnationId, InstanceId, MediaAgentId, Transport};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
-use super::row::Read as _;
+use super::row::{Read as _, to_json};
 use super::{Store, StoreError, page_of, timestamp};
 
 /// What an agent says of itself.
@@ -26,6 +26,8 @@ pub struct NodeFigures {
     pub slots: u32,
     pub free_slots: u32,
     pub version: String,
+    /// Empty when it does not say.
+    pub transports: Vec<Transport>,
 }
 
 /// Access nodes that share a queue.
@@ -61,11 +63,13 @@ impl Store {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO access_node (id, incarnation, name, region, availability_zone, os, node_group, queue, slots, \
-             free_slots, version, last_seen_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             free_slots, version, last_seen_ms, transports) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, name = excluded.name, \
              region = excluded.region, availability_zone = excluded.availability_zone, os = excluded.os, \
              node_group = excluded.node_group, queue = excluded.queue, slots = excluded.slots, \
-             free_slots = excluded.free_slots, version = excluded.version, last_seen_ms = excluded.last_seen_ms",
+             free_slots = excluded.free_slots, version = excluded.version, last_seen_ms = excluded.last_seen_ms, \
+             transports = excluded.transports",
         )
         .bind(node.id.to_string())
         .bind(node.incarnation.to_string())
@@ -79,6 +83,7 @@ impl Store {
         .bind(i64::from(node.free_slots))
         .bind(node.version.clone())
         .bind(self.clock.wall_ms())
+        .bind(to_json(&node.transports))
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;

@@ -1,33 +1,18 @@
 //! The right to work: claimed, renewed, lost, ended. Epoch and state decide; the deadlines themselves are kept in
 //! memory by the watch over leases, on a clock that nobody can turn.
 
-use std::time::Duration;
-
-use rand::RngExt as _;
-use snapferry_api::job::{Made, Progress, TaskError};
+use snapferry_api::job::{Progress, TaskError};
 use snapferry_types::spec::TaskSpec;
 use snapferry_types::state::TaskEvent;
 use snapferry_types::{AccessNodeId, DispatchId, Fence, IncarnationId, TaskId, TaskState};
 use sqlx::AnyConnection;
 
 use super::control::{move_idle, must_be_taken_back};
+use super::ending::{FinishOutcome, Limits, settle, wait};
 use super::history::AttemptReport;
 use super::row::Read as _;
 use super::task::{self, Desired, LeasedTask, TaskRow};
-use super::{Store, StoreError, dispatch, fleet, history, note};
-
-/// How often a task is tried, and how long it waits in between.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Attempts in a row that end with a retryable error and move nothing forward, before the task is given up.
-    pub max_attempts: u32,
-    /// Attempts whose agent went silent before the task is quarantined.
-    pub max_crashes: u32,
-    /// The first wait is at most this; each next one at most twice the one before.
-    pub retry_base: Duration,
-    /// No wait is longer.
-    pub retry_max: Duration,
-}
+use super::{Store, StoreError, ability, dispatch, fleet, history, note};
 
 /// Who claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +25,8 @@ pub struct ClaimBy {
     pub node: AccessNodeId,
     /// The node's process.
     pub incarnation: IncarnationId,
+    /// Nodes heard since then, milliseconds since 1970, count as there.
+    pub heard_since_ms: i64,
 }
 
 /// A granted claim.
@@ -58,41 +45,6 @@ pub enum ClaimVerdict {
     Gone(String),
     /// Open, but not for this node.
     NotYou(String),
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FinishOutcome {
-    /// Done.
-    Succeeded(Vec<Made>),
-    /// Not done.
-    Failed {
-        /// Whether a retry may mend it.
-        retryable: bool,
-        /// Why.
-        error: TaskError,
-    },
-    /// Stopped and cleaned up.
-    Cancelled,
-    /// Stopped at a safe point.
-    Yielded {
-        /// Because the agent is going away.
-        shutting_down: bool,
-    },
-}
-
-impl FinishOutcome {
-    /// The word in the history and in metrics.
-    #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Succeeded(_) => "succeeded",
-            Self::Failed { retryable: true, .. } => "retryable",
-            Self::Failed { retryable: false, .. } => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Yielded { .. } => "yielded",
-        }
-    }
 }
 
 impl Store {
@@ -126,6 +78,11 @@ impl Store {
             }
             Some(_) => return Ok(ClaimVerdict::NotYou("the offer is for another queue".to_owned())),
             None => return Ok(ClaimVerdict::NotYou("say hello first".to_owned())),
+        }
+        let was_begun = before.fence.epoch > 0;
+        let refusal = ability::refusal(&mut tx, &before.work, was_begun, by.node, by.heard_since_ms).await?;
+        if let Some(reason) = refusal {
+            return Ok(ClaimVerdict::NotYou(reason));
         }
         let now_ms = self.clock.wall_ms();
         let mut after = before.clone();
@@ -332,79 +289,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// Applies the end of an attempt; answers the sentence for the history.
-fn settle(
-    row: &mut TaskRow,
-    outcome: FinishOutcome,
-    limits: &Limits,
-    now_ms: i64,
-) -> Result<String, StoreError> {
-    match outcome {
-        FinishOutcome::Succeeded(made) => {
-            row.apply(TaskEvent::Succeeded, now_ms)?;
-            row.error = None;
-            row.made = made;
-            Ok("succeeded".to_owned())
-        }
-        FinishOutcome::Failed { error, retryable }
-            if row.desired == Desired::Cancel && !(retryable && must_be_taken_back(row)) =>
-        {
-            row.apply(TaskEvent::CancelConfirmed, now_ms)?;
-            let text = format!("cancelled; the attempt ended with {}: {}", error.class, error.message);
-            row.error = Some(error);
-            Ok(text)
-        }
-        FinishOutcome::Failed { retryable, error } => {
-            let text = format!("{}: {}", error.class, error.message);
-            row.error = Some(error);
-            if !retryable {
-                row.apply(TaskEvent::FailedForGood, now_ms)?;
-                return Ok(format!("failed: {text}"));
-            }
-            // What moves forward, however slowly, is not given up.
-            let moved = row.progress.bytes_sent > 0 || row.progress.blocks_done > 0;
-            row.failures = if moved { 1 } else { row.failures.saturating_add(1) };
-            if row.failures >= limits.max_attempts && !must_be_taken_back(row) {
-                row.apply(TaskEvent::OutOfAttempts, now_ms)?;
-                return Ok(format!("given up after {} attempts: {text}", row.attempts));
-            }
-            row.apply(TaskEvent::FailedForNow, now_ms)?;
-            wait(row, row.failures, limits, now_ms);
-            move_idle(row, now_ms)?;
-            Ok(format!("will be tried again: {text}"))
-        }
-        FinishOutcome::Cancelled if row.desired != Desired::Cancel => {
-            Err(StoreError::Conflict(format!("nobody asked to cancel task {}", row.id)))
-        }
-        FinishOutcome::Cancelled => {
-            row.apply(TaskEvent::CancelConfirmed, now_ms)?;
-            Ok("cancelled".to_owned())
-        }
-        FinishOutcome::Yielded { .. } if row.desired == Desired::Cancel && !must_be_taken_back(row) => {
-            row.apply(TaskEvent::CancelConfirmed, now_ms)?;
-            Ok("cancelled".to_owned())
-        }
-        FinishOutcome::Yielded { shutting_down } => {
-            row.apply(TaskEvent::Yielded, now_ms)?;
-            // An orderly stop is no failed attempt.
-            row.attempts = row.attempts.saturating_sub(1);
-            if row.desired == Desired::Suspend {
-                return Ok("suspended".to_owned());
-            }
-            row.apply(TaskEvent::ResumedByUser, now_ms)?;
-            let why =
-                if shutting_down { "the access node is shutting down" } else { "the agent gave it back" };
-            Ok(format!("stopped at a safe point, will go on: {why}"))
-        }
-    }
-}
-
-/// Full jitter: evenly from zero to a bound that doubles with each failure.
-fn wait(row: &mut TaskRow, n_failures: u32, limits: &Limits, now_ms: i64) {
-    let doublings = n_failures.saturating_sub(1).min(20);
-    let bound = limits.retry_base.saturating_mul(1_u32 << doublings).min(limits.retry_max);
-    let wait_ms = rand::rng().random_range(0..=u64::try_from(bound.as_millis()).unwrap_or(u64::MAX));
-    row.not_before_ms = Some(now_ms.saturating_add(i64::try_from(wait_ms).unwrap_or(i64::MAX)));
 }

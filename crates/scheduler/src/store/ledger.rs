@@ -2,8 +2,9 @@
 
 use snapferry_api::Page;
 use snapferry_api::ledger::{LedgerLine, LedgerQuery};
+use snapferry_types::catalogue::RecoveryPointMeta;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
-use snapferry_types::{HypervisorId, LedgerId, TaskId};
+use snapferry_types::{HypervisorId, LedgerId, SnapshotId, TaskId};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
@@ -83,6 +84,34 @@ impl Store {
         rows.iter()
             .map(|row| Ok(ReapableLine { entry: read(row)?, hypervisor: row.parsed("hypervisor_id")? }))
             .collect()
+    }
+
+    /// The snapshots that a restore made, or may have made, volumes of: those that it wrote, and those of the recovery
+    /// point that it restores, with their copies.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn restored_snapshots(&self, task: TaskId) -> Result<Vec<SnapshotId>, StoreError> {
+        let mut conn = self.reader().await?;
+        let staged = sqlx::query(
+            "SELECT object_ids FROM ledger WHERE task_id = $1 AND kind = 'snapshot' AND purpose = 'restore_staging'",
+        );
+        let mut ids = Vec::new();
+        for row in &staged.bind(task.to_string()).fetch_all(&mut *conn).await? {
+            ids.extend(row.json::<Vec<String>>("object_ids")?);
+        }
+        let mut snapshots: Vec<SnapshotId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let points = sqlx::query(
+            "SELECT p.meta FROM task t JOIN recovery_point n ON n.id = t.recovery_point_id \
+             JOIN recovery_point p ON p.id = n.id OR p.id = n.copy_of WHERE t.id = $1 AND t.kind = 'restore'",
+        );
+        for row in &points.bind(task.to_string()).fetch_all(&mut *conn).await? {
+            let meta: RecoveryPointMeta = row.json("meta")?;
+            snapshots.extend(meta.volumes.iter().map(|volume| volume.snapshot_id.clone()));
+            let vaults = meta.vaults.iter().flat_map(|vault| &vault.snapshots);
+            snapshots.extend(vaults.map(|(_, snapshot)| snapshot.clone()));
+        }
+        Ok(snapshots)
     }
 
     /// Notes that an object is gone, or that it could not be removed yet (which puts it at the end of the queue).
@@ -208,7 +237,7 @@ const fn reason(state: LedgerState) -> &'static str {
     }
 }
 
-const fn rank(state: LedgerState) -> u8 {
+pub(super) const fn rank(state: LedgerState) -> u8 {
     match state {
         LedgerState::Intended => 0,
         LedgerState::Made => 1,

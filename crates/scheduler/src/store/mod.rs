@@ -4,6 +4,7 @@
 //! Every change of a task's state is `TaskState::after` inside a transaction, written with a compare-and-set on state
 //! and epoch ([`task`]). Every operation may be repeated. The store calls nobody: not AWS, not the queue.
 
+mod ability;
 mod access;
 mod base;
 mod catalogue;
@@ -13,6 +14,7 @@ mod crossing;
 mod db;
 mod dispatch;
 mod draft;
+mod ending;
 mod error;
 mod expired;
 mod fleet;
@@ -32,8 +34,10 @@ mod point;
 mod record;
 mod row;
 mod schema;
+mod share;
 mod source;
 mod spec;
+mod staged;
 mod task;
 
 use std::sync::Arc;
@@ -45,19 +49,21 @@ use tokio::sync::broadcast;
 
 use self::db::{Db, Tx};
 pub use self::dispatch::{Offer, OutboxEntry, WaitingGroup};
+pub use self::ending::{FinishOutcome, Limits};
 pub use self::error::StoreError;
 pub use self::expired::Expired;
 pub use self::fleet::{NodeFigures, Pool};
 pub use self::gauges::Gauges;
 pub use self::history::AttemptReport;
 pub use self::job::{Submission, Submitted};
-pub use self::lease::{ClaimBy, ClaimVerdict, FinishOutcome, Grant, Limits};
+pub use self::lease::{ClaimBy, ClaimVerdict, Grant};
 pub use self::ledger::ReapableLine;
 pub use self::lost::{KeptSnapshots, Lost};
 pub use self::media_agent::{AskedUpkeep, MediaAgentFigures};
 use self::page::page_of;
 pub use self::record::{SealedPoint, Step};
 pub(crate) use self::row::timestamp;
+pub use self::share::OtherShares;
 pub use self::task::{Desired, LeasedTask, TaskRow};
 use crate::clock::Clock;
 use crate::vault::{Vault, random32};

@@ -4,11 +4,12 @@
 use snapferry_api::job::Work;
 use snapferry_api::protect::Retention;
 use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointKind, RecoveryPointMeta};
-use snapferry_types::ledger::LedgerEntry;
-use snapferry_types::{Fence, RecoveryPointId, TaskId, TaskKind};
+use snapferry_types::ledger::{LedgerEntry, ObjectKind};
+use snapferry_types::{Fence, LedgerId, RecoveryPointId, TaskId, TaskKind};
 use sqlx::AnyConnection;
 
 use super::row::{big, to_json};
+use super::share::{self, OtherShares};
 use super::task::{self, TaskRow};
 use super::{Store, StoreError, hypervisor, kept, ledger, note};
 
@@ -37,6 +38,8 @@ pub enum Step {
     Sealed(SealedPoint),
     /// The library has deleted a recovery point.
     Deleted(RecoveryPointId),
+    /// A share is about to be taken back.
+    Release(LedgerId),
 }
 
 /// A recovery point that the library has sealed.
@@ -55,24 +58,31 @@ pub struct SealedPoint {
 }
 
 impl Store {
-    /// Takes a step over.
+    /// Takes a step over; of a share, answers what else the ledger knows of it.
     ///
     /// # Errors
     /// [`StoreError::Stale`] for a fence that is not current, [`StoreError::Invalid`] for a step that makes no sense.
-    pub async fn record(&self, id: TaskId, fence: Fence, step: Step) -> Result<(), StoreError> {
+    pub async fn record(&self, id: TaskId, fence: Fence, step: Step) -> Result<OtherShares, StoreError> {
         let now_ms = self.clock.wall_ms();
         let mut tx = self.begin().await?;
         let row = self.leased(&mut tx, id, fence).await?;
+        let mut others = OtherShares::default();
         match step {
+            Step::Ledger(entry) if entry.kind == ObjectKind::Share => {
+                self.share_turn(&mut tx, &entry.object_ids).await?;
+                ledger::record(&mut tx, &row, &entry, now_ms).await?;
+                others = share::others(&mut tx, &entry).await?;
+            }
             Step::Ledger(entry) => ledger::record(&mut tx, &row, &entry, now_ms).await?,
             Step::Checkpoint(body) => checkpoint(&mut tx, id, body).await?,
             Step::Note { warning, text } => note::add(&mut tx, row.job, id, now_ms, warning, &text).await?,
             Step::Sealed(point) => self.sealed(&mut tx, &row, point, now_ms).await?,
             Step::Deleted(point) => deleted(&mut tx, &row, point, now_ms).await?,
+            Step::Release(share) => others = self.release(&mut tx, &row, share, now_ms).await?,
         }
         tx.commit().await?;
         self.changed(row.job);
-        Ok(())
+        Ok(others)
     }
 
     async fn sealed(

@@ -101,7 +101,14 @@ const CONTROL: Step = &[
     "ALTER TABLE media_agent ADD COLUMN scrub TEXT",
 ];
 
-const STEPS: &[Step] = &[FIRST, OPERATIONS, CONTROL];
+/// What access nodes can do; shares that several tasks need.
+const SHARING: Step = &[
+    "ALTER TABLE access_node ADD COLUMN transports TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE ledger ADD COLUMN taken_back BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX ledger_by_share ON ledger (object_ids) WHERE kind = 'share'",
+];
+
+const STEPS: &[Step] = &[FIRST, OPERATIONS, CONTROL, SHARING];
 
 /// Brings the schema up to date, all of it or nothing.
 pub(super) async fn migrate(db: &Db) -> Result<(), StoreError> {

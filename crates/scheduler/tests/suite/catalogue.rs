@@ -141,6 +141,7 @@ pub(crate) async fn the_ledger_moves_forward_only(url: String) {
             dispatch: world.store.task(spec.task).await.unwrap().dispatch.unwrap(),
             node: world.node.id,
             incarnation: world.node.incarnation,
+            heard_since_ms: 0,
         },
         "test",
     );

@@ -131,6 +131,19 @@ pub(crate) async fn what_an_open_task_needs_is_kept(url: String) {
     assert_eq!(delete_next(&world).await, first);
 }
 
+pub(crate) async fn what_is_held_hides_nothing_behind_it(url: String) {
+    let world = World::new(url).await;
+    let last = Limits { days: None, last: Some(1) };
+    let held = snapped(&world, last, "snap-01").await;
+    let free = snapped(&world, last, "snap-02").await;
+    snapped(&world, last, "snap-03").await;
+    let restore = World::restore_request(held, RestoreFrom::Snapshot);
+    world.at_work(Work::Restore(restore)).await;
+    // The oldest, which is held, does not use the limit up.
+    let expired = world.store.expired(0, 1).await.unwrap();
+    assert_eq!(expired.iter().map(|one| one.point).collect::<Vec<_>>(), [free]);
+}
+
 pub(crate) async fn a_deletion_is_asked_for_once_and_again_after_it_failed(url: String) {
     let world = World::new(url).await;
     let last = Limits { days: None, last: Some(1) };

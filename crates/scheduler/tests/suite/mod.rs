@@ -1,6 +1,7 @@
 //! The store's promises, kept by every database: each case gets an empty one.
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod abilities;
 mod attempts;
 mod catalogue;
 mod claims;
@@ -10,6 +11,7 @@ mod jobs;
 mod keeping;
 mod ordering;
 mod restores;
+mod shares;
 mod snaps;
 pub(crate) mod world;
 
@@ -95,10 +97,20 @@ cases! {
     keeping::days_and_last_must_agree,
     keeping::the_newest_never_goes_by_age,
     keeping::what_an_open_task_needs_is_kept,
+    keeping::what_is_held_hides_nothing_behind_it,
     keeping::a_deletion_is_asked_for_once_and_again_after_it_failed,
     keeping::lost_snapshots_are_noticed,
     keeping::an_account_that_does_not_answer_has_lost_nothing,
     keeping::a_snapshot_that_is_being_deleted_is_not_lost,
+    abilities::a_task_goes_to_a_node_that_can,
+    abilities::a_task_waits_while_the_nodes_that_can_are_busy,
+    abilities::what_nobody_can_is_offered_to_be_refused_unless_it_was_begun,
+    abilities::another_queue_has_the_node_that_can,
+    abilities::staged_images_are_of_use_to_the_node_that_has_the_task,
+    shares::the_last_task_that_needs_a_share_takes_it_back,
+    shares::who_needs_a_share_anew_waits_until_it_is_taken_back,
+    shares::the_reaper_leaves_a_share_to_those_who_need_it,
+    shares::only_a_share_of_ones_own_is_released,
 }
 #[allow(
     unused_imports,

@@ -11,8 +11,8 @@ use snapferry_api::protect::{BackupCopy, IntelliSnap};
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_scheduler::clock::{Clock as _, ManualClock};
 use snapferry_scheduler::store::{
-    ClaimBy, ClaimVerdict, FinishOutcome, Limits, Lost, MediaAgentFigures, NodeFigures, Offer, SealedPoint,
-    Step, Store, StoreError, Submission,
+    ClaimBy, ClaimVerdict, FinishOutcome, Limits, Lost, MediaAgentFigures, NodeFigures, Offer, OtherShares,
+    SealedPoint, Step, Store, StoreError, Submission,
 };
 use snapferry_scheduler::vault::Vault;
 use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta, VolumeMeta};
@@ -118,6 +118,7 @@ impl World {
             dispatch: offer.dispatch,
             node: self.node.id,
             incarnation: self.node.incarnation,
+            heard_since_ms: self.clock.wall_ms() - 60_000,
         }
     }
 
@@ -196,7 +197,7 @@ impl World {
         self.hello().await;
     }
 
-    pub(crate) async fn record(&self, spec: &TaskSpec, step: Step) -> Result<(), StoreError> {
+    pub(crate) async fn record(&self, spec: &TaskSpec, step: Step) -> Result<OtherShares, StoreError> {
         self.store.record(spec.task, spec.fence, step).await
     }
 
@@ -313,6 +314,7 @@ pub(crate) fn node() -> NodeFigures {
         slots: 2,
         free_slots: 2,
         version: "0".to_owned(),
+        transports: Vec::new(),
     }
 }
 

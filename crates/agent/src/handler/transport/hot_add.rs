@@ -3,28 +3,34 @@
 //! Runs twice: CreateVolume has a client token, attaching what is attached is done. Dies at any step: the volume is in
 //! the ledger; the next attempt attaches it here, by force where the last node still has it, which also ends whatever
 //! that one was writing. One in another zone is removed and made anew.
+//!
+//! An attempt that ends, however it ends, takes its volumes off (see [`HotAddNode::let_go`]); only one that lost its
+//! lease touches nothing, because another may have them by then.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use snapferry_aws::ec2::{self, NewVolume};
+use snapferry_aws::ec2::{self, DescribedInstance, NewVolume, VolumeAttachment};
 use snapferry_aws::{Account, AwsError, SessionScope};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
-use snapferry_types::{SnapshotId, VolumeId};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use snapferry_types::{Fence, SnapshotId, TaskId, VolumeId};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::super::clean;
 use super::super::objects::{self, parse_one};
+use super::places::Places;
 use crate::config::HotAddConfig;
 use crate::context::TaskContext;
 
 /// A device appears within seconds of its attachment.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(60);
 const DEVICE_POLL: Duration = Duration::from_millis(100);
+/// Between two looks whether the instance has room again, while others than us have its places.
+const ROOM_POLL: Duration = Duration::from_secs(2);
 
 /// What HotAdd needs of this node; its tasks share it.
 #[derive(Debug)]
@@ -33,8 +39,8 @@ pub(crate) struct HotAddNode {
     zone: String,
     os: OsFamily,
     /// Volumes that may be attached at the same time.
-    attachments: Arc<Semaphore>,
-    /// Device names are found and taken one at a time.
+    places: Places,
+    /// Room is made, and device names are found and taken, one at a time.
     naming: Mutex<()>,
 }
 
@@ -47,7 +53,6 @@ pub(super) struct Attached {
     pub(super) volume: VolumeId,
     /// The device.
     pub(super) device: PathBuf,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// A volume to be made.
@@ -67,11 +72,12 @@ impl HotAddNode {
     /// A node in `zone`.
     #[must_use]
     pub(crate) fn new(config: HotAddConfig, zone: String, os: OsFamily) -> Self {
-        let attachments = Arc::new(Semaphore::new(usize::from(config.max_attachments)));
-        Self { config, zone, os, attachments, naming: Mutex::new(()) }
+        let places = Places::new(usize::from(config.max_attachments));
+        Self { config, zone, os, places, naming: Mutex::new(()) }
     }
 
-    /// Makes the volume and attaches it. Waits while the node has as many attached as it may.
+    /// Makes the volume and attaches it. Waits while the node has as many attached as it may. It has a place of the node
+    /// until it is detached, removed, or let go with the attempt.
     ///
     /// # Errors
     /// [`TransferError`] that names volume and node.
@@ -81,21 +87,17 @@ impl HotAddNode {
         service: &Account,
         wanted: &Wanted<'_>,
     ) -> Result<Attached, TransferError> {
-        let permit = tokio::select! {
-            () = context.stop.token().cancelled() => return Err(TransferError::cancelled()),
-            permit = Arc::clone(&self.attachments).acquire_owned() => {
-                permit.expect("the semaphore of attachments is never closed")
-            }
-        };
+        let place = self.places.wait(context.stop.token()).await?;
         self.drop_elsewhere(context, service, wanted.label).await?;
         let entry = self.create(context, service, wanted).await?;
         let volume: VolumeId = parse_one(&entry)?;
+        self.places.put(&volume, owner(context), place);
         self.attach_here(context, service, &volume)
             .await
             .map_err(|error| error.context(format!("attach {volume} to {}", self.config.instance_id)))?;
         let device = self.find_device(context, &volume).await?;
         tracing::info!(%volume, device = %device.display(), "volume attached");
-        Ok(Attached { entry, volume, device, _permit: permit })
+        Ok(Attached { entry, volume, device })
     }
 
     /// Takes the volume off and deletes it.
@@ -122,8 +124,57 @@ impl HotAddNode {
         service: &Account,
         volume: &VolumeId,
     ) -> Result<(), TransferError> {
-        ec2::detach_volume(service, volume, false).await?;
-        ec2::wait_volume_detached(service, volume, context.stop.token()).await?;
+        self.take_off(service, volume, false, context.stop.token()).await?;
+        self.places.leave(volume, owner(context));
+        Ok(())
+    }
+
+    /// Takes off what the attempt still has attached, at its end: the next attempt, here or elsewhere, attaches it again,
+    /// and the place is another task's until then. Its places are free afterwards in any case.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the first volume that stays; the one that needs its place lets it go.
+    pub(crate) async fn let_go(
+        &self,
+        context: &TaskContext,
+        stop: &CancellationToken,
+    ) -> Result<(), TransferError> {
+        let volumes = self.places.of(owner(context));
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let taken_off = async {
+            let service = service(context).await?;
+            for volume in &volumes {
+                self.take_off(&service, volume, false, stop)
+                    .await
+                    .map_err(|error| error.context(format!("detach {volume}")))?;
+                tracing::info!(%volume, "volume detached with its attempt");
+            }
+            Ok(())
+        };
+        let result = taken_off.await;
+        self.give_up(context);
+        result
+    }
+
+    /// Frees the places of an attempt that may not touch its volumes any more.
+    pub(crate) fn give_up(&self, context: &TaskContext) {
+        for volume in self.places.of(owner(context)) {
+            self.places.leave(&volume, owner(context));
+        }
+    }
+
+    /// Takes a volume off this instance, and no other.
+    async fn take_off(
+        &self,
+        service: &Account,
+        volume: &VolumeId,
+        by_force: bool,
+        stop: &CancellationToken,
+    ) -> Result<(), TransferError> {
+        ec2::detach_volume_from(service, volume, &self.config.instance_id, by_force).await?;
+        ec2::wait_volume_off(service, volume, &self.config.instance_id, stop).await?;
         Ok(())
     }
 
@@ -176,32 +227,67 @@ impl HotAddNode {
         service: &Account,
         volume: &VolumeId,
     ) -> Result<(), TransferError> {
-        let stop = context.stop.token();
-        let here = self.config.instance_id.as_str();
+        let (stop, here) = (context.stop.token(), &self.config.instance_id);
         let described = ec2::describe_volume(service, volume).await?;
-        let is_here = |instance: &Option<snapferry_types::InstanceId>| {
-            instance.as_ref().is_some_and(|instance| instance.as_str() == here)
+        let is_here =
+            |one: &VolumeAttachment| one.instance.as_ref() == Some(here) && one.state != "detaching";
+        if !described.attachments.iter().any(is_here) {
+            if !described.attachments.is_empty() {
+                // The node of an earlier attempt, which has lost its lease, may hold on to it.
+                ec2::detach_volume(service, volume, true).await?;
+                ec2::wait_volume_detached(service, volume, stop).await?;
+            }
+            ec2::wait_volume_available(service, volume, stop).await?;
+        }
+        loop {
+            let turn = self.naming.lock().await;
+            let node = ec2::describe_instance(service, here).await?;
+            let found = node.volumes.iter().find(|one| one.id == *volume);
+            if !found.is_some_and(|one| one.attachments.iter().any(is_here)) {
+                if !self.make_room(context, service, volume, &node).await? {
+                    drop(turn);
+                    tracing::debug!(%volume, instance = %here, "waiting for room on the instance");
+                    tokio::select! {
+                        () = stop.cancelled() => return Err(TransferError::cancelled()),
+                        () = tokio::time::sleep(ROOM_POLL) => continue,
+                    }
+                }
+                let device = self.free_name(&node)?;
+                ec2::attach_volume(service, volume, here, &device).await?;
+            }
+            ec2::wait_volume_attached(service, volume, here, stop).await?;
+            return Ok(());
+        }
+    }
+
+    /// Lets go of what a process that was killed has left attached, if there is no room otherwise. False when there is
+    /// none even so.
+    async fn make_room(
+        &self,
+        context: &TaskContext,
+        service: &Account,
+        volume: &VolumeId,
+        node: &DescribedInstance,
+    ) -> Result<bool, TransferError> {
+        let Some(left) = self.places.make_room(volume, &node.volumes, &context.spec.deployment) else {
+            return Ok(false);
         };
-        if described.attachments.iter().any(|one| is_here(&one.instance) && one.state != "detaching") {
-            return Ok(ec2::wait_volume_attached(service, volume, &self.config.instance_id, stop).await?);
+        for one in left {
+            tracing::info!(volume = %one, "letting go of a volume that no attempt here works with");
+            // Whoever had it open is gone; what it had not written yet it has not counted either.
+            self.take_off(service, &one, true, context.stop.token()).await?;
         }
-        if !described.attachments.is_empty() {
-            // The node of an earlier attempt, which has lost its lease, may hold on to it.
-            ec2::detach_volume(service, volume, true).await?;
-            ec2::wait_volume_detached(service, volume, stop).await?;
-        }
-        ec2::wait_volume_available(service, volume, stop).await?;
-        let _one_name_at_a_time = self.naming.lock().await;
-        let node = ec2::describe_instance(service, &self.config.instance_id).await?;
+        Ok(true)
+    }
+
+    fn free_name(&self, node: &DescribedInstance) -> Result<String, TransferError> {
         let taken: Vec<String> =
             node.config.volumes.iter().map(|volume| volume.device_name.clone()).collect();
-        let device = ec2::free_device_name(&taken, self.os).ok_or_else(|| {
+        ec2::free_device_name(&taken, self.os).ok_or_else(|| {
+            let here = &self.config.instance_id;
             let text = format!("all device names of {here} are taken by {} volumes", taken.len());
             TransferError::new(ErrorClass::Unavailable, text)
-        })?;
-        ec2::attach_volume(service, volume, &self.config.instance_id, &device).await?;
-        ec2::wait_volume_attached(service, volume, &self.config.instance_id, stop).await?;
-        Ok(())
+        })
     }
 
     async fn find_device(&self, context: &TaskContext, volume: &VolumeId) -> Result<PathBuf, TransferError> {
@@ -224,6 +310,10 @@ impl HotAddNode {
         }
         Ok(path)
     }
+}
+
+fn owner(context: &TaskContext) -> (TaskId, Fence) {
+    (context.spec.task, context.spec.fence)
 }
 
 /// The session of the service account that makes and attaches volumes.

@@ -4,7 +4,8 @@
 //! - the image: its partial file is gone on with from the mark on the node that began it; else begun anew.
 //! - the upload: parts of an upload that broke off are aborted, and it begins anew.
 //! - ImportSnapshot: its client token makes the repeat find the same task; what that makes goes with the task's entry.
-//! - afterwards: image file and object are removed, as often as needed.
+//! - afterwards: image file and object are removed, as often as needed. Files that a killed process or another node left
+//!   go with [`crate::staging`].
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

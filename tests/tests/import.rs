@@ -1,0 +1,150 @@
+//! Import when something goes wrong in the middle: while the image is uploaded, and while EC2 imports it. Separate
+//! processes. Every test proves that its fault came in the middle.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use awssim::faults::{Effect, Rule};
+use snapferry_api::job::JobState;
+use snapferry_testkit::eventually;
+use snapferry_tests::{Rig, RigOptions, SERVICE, TestInstance};
+use snapferry_types::{JobId, RecoveryPointId, TransportWish};
+
+const BOUND: Duration = Duration::from_secs(60);
+/// Data of a volume: an image of several parts of 16 MiB.
+const DATA_MIB: u64 = 40;
+
+fn options() -> RigOptions {
+    RigOptions { n_agents: 2, with_service_resources: true, node_timeout_ms: 30_000, ..RigOptions::default() }
+}
+
+/// What hangs, and where that is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Some parts of the image are uploaded, others are not.
+    Upload,
+    /// EC2 has taken the import and does not get on with it.
+    Import,
+}
+
+impl Stage {
+    fn rule(self) -> Rule {
+        match self {
+            Self::Upload => {
+                Rule { skip: 2, ..Rule::new(Effect::Hang { seconds: None }).on("s3", "UploadPart") }
+            }
+            Self::Import => Rule::new(Effect::Hang { seconds: Some(15.0) }).on("vmie", "ImportSnapshot"),
+        }
+    }
+
+    /// What the service account has while it hangs.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Upload => "s3_uploads",
+            Self::Import => "import_tasks",
+        }
+    }
+}
+
+struct Prepared {
+    rig: Rig,
+    instance: TestInstance,
+    content: Vec<Vec<u64>>,
+    point: RecoveryPointId,
+}
+
+async fn prepared(options: RigOptions) -> Prepared {
+    let rig = Rig::start(options).await.unwrap();
+    let instance = TestInstance::place(rig.sim.context(), "one", DATA_MIB).unwrap();
+    let content = instance.content(rig.sim.context()).unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
+    Prepared { rig, instance, content, point }
+}
+
+impl Prepared {
+    /// Starts a restore and brings it to a stage; answers the agent that works at it.
+    async fn hanging(&self, stage: Stage) -> (JobId, usize) {
+        let rig = &self.rig;
+        rig.hurt(stage.rule());
+        let job = rig.restore_by(self.point, TransportWish::Import, None).await.unwrap();
+        let hangs = || async { rig.fired() > 0 && in_account(rig, stage.kind()) > 0 };
+        eventually(BOUND, "it hangs in the middle", hangs).await.unwrap();
+        if stage == Stage::Import {
+            let polled = || async { rig.calls("ec2", "DescribeImportSnapshotTasks") > 0 };
+            eventually(BOUND, "the import is waited for", polled).await.unwrap();
+        }
+        let now = rig.client.job(job).await.unwrap();
+        let node = now.tasks[0].access_node.unwrap();
+        (job, rig.agent_of(node).await.unwrap())
+    }
+
+    async fn is_ended_by_another_after_a_kill(mut self, stage: Stage) {
+        let (job, index) = self.hanging(stage).await;
+        self.rig.agents[index].kill9().unwrap();
+        assert!(in_account(&self.rig, stage.kind()) > 0, "the kill came after the {stage:?}");
+        assert!(staged(&self.rig, index) > 0, "the killed agent has no image");
+        self.rig.sim.context().faults.set_rules(Vec::new());
+        let rig = &self.rig;
+        let done = rig.succeed(job).await.unwrap();
+        assert!(done.tasks[0].attempts >= 2, "{done:#?}");
+        let other = rig.agent_of(done.tasks[0].access_node.unwrap()).await.unwrap();
+        assert_ne!(other, index, "the killed agent cannot have ended it");
+        self.instance.check(rig.sim.context(), &done, &self.content).unwrap();
+        rig.only_these_are_left(2, 4).await.unwrap();
+        assert_eq!(staged(rig, other), 0, "who ends it clears up behind itself");
+        if stage == Stage::Import {
+            // Both volumes were imported at the time of the kill, or the second one after it: never one of them twice.
+            assert_eq!(rig.calls("vmie", "ImportSnapshot"), 2);
+        }
+
+        // The killed agent's images are of no use any more, and it learns that when it is there again.
+        assert!(staged(rig, index) > 0);
+        self.rig.start_again(index).unwrap();
+        let rig = &self.rig;
+        let is_swept = || async { staged(rig, index) == 0 };
+        eventually(BOUND, "the images of the killed agent are swept", is_swept).await.unwrap();
+    }
+
+    async fn leaves_nothing_when_cancelled(self, stage: Stage) {
+        let (job, index) = self.hanging(stage).await;
+        let rig = &self.rig;
+        assert!(in_account(rig, stage.kind()) > 0);
+        rig.client.cancel_job(job).await.unwrap();
+        let ended = rig.wait(job, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+        assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
+        rig.only_these_are_left(2, 2).await.unwrap();
+        assert_eq!(staged(rig, index), 0, "an image is left on the node");
+    }
+}
+
+fn in_account(rig: &Rig, kind: &str) -> usize {
+    rig.sim.context().world.inventory(Some(SERVICE)).get(kind).map_or(0, Vec::len)
+}
+
+/// How many tasks have images on an agent's node.
+fn staged(rig: &Rig, index: usize) -> usize {
+    let folder: PathBuf = rig.dir.join(format!("agent-{}-staging", index + 1));
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_agent_ends_an_upload_in_the_middle_of_which_the_first_was_killed() {
+    prepared(options()).await.is_ended_by_another_after_a_kill(Stage::Upload).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_agent_ends_an_import_in_the_middle_of_which_the_first_was_killed() {
+    prepared(options()).await.is_ended_by_another_after_a_kill(Stage::Import).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cancelled_in_the_middle_leaves_nothing() {
+    let options = RigOptions { n_agents: 1, ..options() };
+    prepared(options).await.leaves_nothing_when_cancelled(Stage::Upload).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_cancelled_in_the_middle_leaves_nothing() {
+    let options = RigOptions { n_agents: 1, ..options() };
+    prepared(options).await.leaves_nothing_when_cancelled(Stage::Import).await;
+}
