@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use snapferry_transfer::twin::{MemoryStore, MemoryVolume, seeded_block, zero_block};
 use snapferry_transfer::{
-    Block, BlockListing, BlockSource, BudgetPermit, ByteBudget, ListedBlock, Scratch, Sealer, TransferError,
-    WorkPool, back_up_volume, copy_blocks, restore_volume, sha256,
+    Block, BlockListing, BlockSource, BudgetPermit, ByteBudget, HighWater, ListedBlock, Scratch, Sealer,
+    TransferError, WorkPool, back_up_volume, copy_blocks, restore_volume, sha256,
 };
 use snapferry_types::tenancy::TenantKeys;
 use snapferry_types::{BLOCK_SIZE, BlockIndex, ZERO_BLOCK_SHA256};
@@ -122,9 +122,10 @@ async fn pipelines() -> Result<(), TransferError> {
     let target = Arc::new(MemoryVolume::new(N_BLOCKS, 32));
     let mem = budget.clone();
     let start = Instant::now();
+    let mut nobody = |_| {};
+    let mark = HighWater::new(0, &mut nobody);
     let done =
-        restore_volume(store, target, sealer, mem, &workers, 0, &mut |_| {}, Arc::default(), stop.clone())
-            .await?;
+        restore_volume(store, target, sealer, mem, &workers, mark, Arc::default(), stop.clone()).await?;
     report("restore, written bytes", n_bytes, start);
     println!("    {done:?}");
 

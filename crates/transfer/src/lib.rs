@@ -44,7 +44,7 @@ pub use open::sha256;
 pub use pool::WorkPool;
 pub use progress::{ProgressSnapshot, TransferProgress};
 pub use record::SealError;
-pub use restore::{RestoreSummary, restore_volume};
+pub use restore::{HighWater, RestoreSummary, restore_volume};
 pub use scratch::Scratch;
 pub use seal::{SealedLeaf, Sealer};
 pub use sink::{BlockTarget, ChunkSink, MAX_HOLE_BLOCKS, SealedChunk, TargetNeeds};

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use snapferry_transfer::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block, zero_block};
-use snapferry_transfer::{BaseLeaves, ByteBudget, Sealer, WorkPool, back_up_volume, restore_volume};
+use snapferry_transfer::{
+    BaseLeaves, ByteBudget, HighWater, Sealer, WorkPool, back_up_volume, restore_volume,
+};
 use snapferry_types::tenancy::TenantKeys;
 use tokio_util::sync::CancellationToken;
 
@@ -76,8 +78,7 @@ async fn round_trip(old: Content, new: Content, in_flight: usize, n_budget_block
             Arc::clone(&sealer),
             budget.clone(),
             &workers,
-            0,
-            &mut |leaf| marks.push(leaf),
+            HighWater::new(0, &mut |block| marks.push(block)),
             Arc::default(),
             stop,
         )
@@ -86,7 +87,7 @@ async fn round_trip(old: Content, new: Content, in_flight: usize, n_budget_block
         assert!(target.blocks() == expected.blocks(), "every block, zero and hole is as it was");
         assert_eq!(target.completed(), Some(linear_aggregate(&expected)));
         assert_eq!(Some((summary.n_written, summary.aggregate)), target.completed());
-        assert_eq!(marks.last(), Some(&N_BLOCKS.div_ceil(1_024)));
+        assert_eq!(marks.last(), Some(&N_BLOCKS));
         assert_eq!(budget.available(), budget.total());
     }
 }

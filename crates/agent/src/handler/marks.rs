@@ -1,12 +1,14 @@
-//! How far a restore has come, kept as the task's checkpoint: for each volume the leaf below which all is written,
+//! How far a restore has come, kept as the task's checkpoint: for each volume the block below which all is written,
 //! the exchange of an instance's volumes, the images that were begun, and at the end what was made.
 //!
-//! While blocks are written one writer records it, at most twice a second, so that volumes that are written side by
-//! side never overwrite each other's marks; a mark that is lost costs writing some blocks again. What must not be
-//! lost is saved by [`Marks::save`], which returns when it is recorded; never while blocks are written.
+//! While blocks are written one writer records it, so that volumes that are written side by side never overwrite each
+//! other's marks; what is written beyond the recorded mark is written again by a next attempt. By EBS direct that is a page
+//! of blocks at most: [`Marks::recorded`] holds the writing back. What must not be lost is saved by [`Marks::save`],
+//! which returns when it is recorded; never while blocks are written.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,8 +24,13 @@ use super::restore_image::ImageMarks;
 use super::restore_swap::Swap;
 use crate::context::TaskContext;
 
-/// At the quota of 1,000 blocks a second a leaf takes one second.
+/// How often marks are recorded that rise slowly.
 const MARK_PERIOD: Duration = Duration::from_millis(500);
+/// Blocks after which a mark is recorded sooner, so that the page of blocks that may be written beyond it is never used up:
+/// at the quota of 1,000 blocks a second four times a second.
+const MARK_BLOCKS: u32 = 256;
+/// How often at most, whatever the rate: an update of one row by the scheduler.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// The checkpoint of a restore.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +57,9 @@ pub(super) struct Checkpoint {
 pub(super) struct Written {
     /// The target: a snapshot, a volume, or a file on a node.
     pub(super) target: String,
-    /// The leaf below which all is written.
-    pub(super) leaf: u32,
+    /// The block below which all is written.
+    #[serde(default)]
+    pub(super) block: u32,
 }
 
 /// A result for the job, as kept.
@@ -66,6 +74,16 @@ struct ResultMark {
 #[derive(Debug)]
 pub(super) struct Marks {
     checkpoint: watch::Sender<Checkpoint>,
+    recorders: Mutex<Recorders>,
+}
+
+/// Those who wait for marks to be recorded.
+#[derive(Debug, Default)]
+struct Recorders {
+    /// By volume, the target that its marks are of, and what is recorded.
+    by_volume: BTreeMap<VolumeId, (String, watch::Sender<u32>)>,
+    /// Nothing is recorded any more.
+    is_over: bool,
 }
 
 impl Marks {
@@ -82,12 +100,27 @@ impl Marks {
                 TransferError::new(ErrorClass::Internal, format!("read the task's checkpoint: {error}"))
             })?
         };
-        Ok(Self { checkpoint: watch::Sender::new(checkpoint) })
+        Ok(Self { checkpoint: watch::Sender::new(checkpoint), recorders: Mutex::default() })
     }
 
-    /// The leaf from which a volume is to be written into a target.
-    pub(super) fn resume_leaf(&self, volume: &VolumeId, target: &str) -> u32 {
-        self.written(volume).filter(|written| written.target == target).map_or(0, |written| written.leaf)
+    /// The block from which a volume is to be written into a target.
+    pub(super) fn resume_block(&self, volume: &VolumeId, target: &str) -> u32 {
+        self.written(volume).filter(|written| written.target == target).map_or(0, |written| written.block)
+    }
+
+    /// What is recorded of the mark of a volume that is now written to a target, by [`Marks::while_keeping`]; closed when
+    /// nothing can be recorded any more.
+    pub(super) fn recorded(&self, volume: &VolumeId, target: &str) -> watch::Receiver<u32> {
+        let (sender, receiver) = watch::channel(self.resume_block(volume, target));
+        let mut recorders = self.recorders();
+        if !recorders.is_over {
+            recorders.by_volume.insert(volume.clone(), (target.to_owned(), sender));
+        }
+        receiver
+    }
+
+    fn recorders(&self) -> MutexGuard<'_, Recorders> {
+        self.recorders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far a volume is written, and into what.
@@ -95,10 +128,10 @@ impl Marks {
         self.checkpoint.borrow().written.get(volume).cloned()
     }
 
-    /// All leaves of a volume below `leaf` are written to the target.
-    pub(super) fn rise(&self, volume: &VolumeId, target: &str, leaf: u32) {
+    /// All blocks of a volume below `block` are written to the target.
+    pub(super) fn rise(&self, volume: &VolumeId, target: &str, block: u32) {
         self.checkpoint.send_modify(|checkpoint| {
-            checkpoint.written.insert(volume.clone(), Written { target: target.to_owned(), leaf });
+            checkpoint.written.insert(volume.clone(), Written { target: target.to_owned(), block });
         });
     }
 
@@ -159,7 +192,7 @@ impl Marks {
     /// Does `work` and records the marks meanwhile.
     ///
     /// # Errors
-    /// Those of `work`, and a stale fence.
+    /// Those of `work`, and of a record call that another try does not help, such as a stale fence.
     pub(super) async fn while_keeping<T>(
         &self,
         context: &TaskContext,
@@ -171,32 +204,70 @@ impl Marks {
             done.cancel();
             result
         };
-        let (result, kept) = tokio::join!(guarded, self.keep(context, &done));
-        let value = result?;
+        let keeping = async {
+            let kept = self.keep(context, &done).await;
+            if kept.is_err() {
+                // Whoever waits for a mark learns that it does not come.
+                *self.recorders() = Recorders { by_volume: BTreeMap::new(), is_over: true };
+            }
+            kept
+        };
+        let (result, kept) = tokio::join!(guarded, keeping);
         kept?;
-        Ok(value)
+        result
     }
 
     async fn keep(&self, context: &TaskContext, done: &CancellationToken) -> Result<(), TransferError> {
         let mut seen = self.checkpoint.subscribe();
+        let mut is_kept = true;
         loop {
             tokio::select! {
                 () = done.cancelled() => return Ok(()),
-                changed = seen.changed() => if changed.is_err() { return Ok(()) },
+                changed = seen.changed(), if is_kept => if changed.is_err() { return Ok(()) },
+                () = std::future::ready(()), if !is_kept => {}
             }
-            let bytes = to_bytes(&seen.borrow_and_update())?;
+            let checkpoint = seen.borrow_and_update().clone();
+            let bytes = to_bytes(&checkpoint)?;
             match context.record(Step::Checkpoint(bytes.into())).await {
-                Ok(()) => {}
-                Err(error) if error.class == ErrorClass::StaleFence => return Err(error),
+                Ok(()) => {
+                    is_kept = true;
+                    self.tell(&checkpoint);
+                }
+                Err(error) if !error.retryable() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "checkpoint not kept; a next attempt writes more again");
+                    is_kept = false;
+                    tracing::warn!(%error, "checkpoint not kept; tried again soon");
                 }
             }
             tokio::select! {
                 () = done.cancelled() => return Ok(()),
-                () = tokio::time::sleep(MARK_PERIOD) => {}
+                () = self.pause(&checkpoint) => {}
             }
         }
+    }
+
+    /// Tells the volumes' writers what is recorded.
+    fn tell(&self, checkpoint: &Checkpoint) {
+        for (volume, (target, recorded)) in &self.recorders().by_volume {
+            if let Some(written) = checkpoint.written.get(volume).filter(|written| written.target == *target)
+            {
+                recorded.send_if_modified(|mark| std::mem::replace(mark, written.block) != written.block);
+            }
+        }
+    }
+
+    /// Waits for a while, less when much is written meanwhile.
+    async fn pause(&self, recorded: &Checkpoint) {
+        tokio::time::sleep(SHORTEST_PERIOD).await;
+        let mut now = self.checkpoint.subscribe();
+        let is_much = |now: &Checkpoint| {
+            now.written.iter().any(|(volume, written)| {
+                let before = recorded.written.get(volume).map_or(0, |written| written.block);
+                written.block.saturating_sub(before) >= MARK_BLOCKS
+            })
+        };
+        let _much_or_late =
+            tokio::time::timeout(MARK_PERIOD.saturating_sub(SHORTEST_PERIOD), now.wait_for(is_much)).await;
     }
 }
 

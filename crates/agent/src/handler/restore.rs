@@ -3,7 +3,7 @@
 //!
 //! Runs twice, or dies at:
 //! - checking: nothing was made.
-//! - staging (see [`super::stage`]): written leaves are in the checkpoint, a snapshot that is complete is taken as it
+//! - staging (see [`super::stage`]): what is written is in the checkpoint, a snapshot that is complete is taken as it
 //!   is. Snapshots that exist already need none.
 //! - volumes, image, instance: made under client tokens or found by their ledger tag.
 //! - exchanging the volumes of an instance: see [`super::restore_in_place`].

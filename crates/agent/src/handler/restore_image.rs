@@ -14,10 +14,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use snapferry_aws::{EbsSnapshotSource, SessionScope};
 use snapferry_transfer::{
-    DiskImage, ErrorClass, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
+    DiskImage, ErrorClass, HighWater, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
 };
 use snapferry_types::spec::{Operation, RestoreSpec, RestoreTarget};
-use snapferry_types::{AccessNodeId, ImageFormat, LEAF_BLOCKS, VolumeId};
+use snapferry_types::{AccessNodeId, ImageFormat, VolumeId};
 use snapferry_wire::v1;
 
 use super::marks::Marks;
@@ -34,7 +34,7 @@ const IMAGE: &str = "image";
 /// The image files of a task, as kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageMarks {
-    /// The node that writes them; the marks of written leaves count there only.
+    /// The node that writes them; the marks of what is written count there only.
     node: AccessNodeId,
     /// Nodes that began them, whose partial files are this task's.
     begun_on: BTreeSet<AccessNodeId>,
@@ -198,14 +198,14 @@ async fn write(
     marks: &Marks,
 ) -> Result<(), TransferError> {
     let volume = &one.volume.volume_id;
-    let marked = marks.resume_leaf(volume, IMAGE);
+    let marked = marks.resume_block(volume, IMAGE);
     // Without a mark nothing says that a partial file is of this recovery point.
     let image = if marked > 0 {
         DiskImage::open_or_create(path, format, one.volume.n_blocks)?
     } else {
         DiskImage::create(path, format, one.volume.n_blocks)?
     };
-    let from_leaf = if image.is_new() { 0 } else { marked };
+    let from_block = if image.is_new() { 0 } else { marked };
     let progress = context.new_transfer();
     match &origin.blocks {
         Blocks::Library(media) => {
@@ -223,14 +223,13 @@ async fn write(
                 sealer,
                 context.shared.budget.clone(),
                 &context.shared.workers,
-                from_leaf,
-                &mut |leaf| marks.rise(volume, IMAGE, leaf),
+                HighWater::new(from_block, &mut |block| marks.rise(volume, IMAGE, block)),
                 progress,
                 context.stop.token().clone(),
             )
             .await?;
         }
-        Blocks::Snapshots { .. } => copy(context, one, &image, from_leaf, marks, progress).await?,
+        Blocks::Snapshots { .. } => copy(context, one, &image, from_block, marks, progress).await?,
     }
     // The conversion of a VMDK is not counted: its blocks were, when they were written.
     image.finish(Arc::default(), context.stop.token().clone()).await?;
@@ -241,7 +240,7 @@ async fn copy(
     context: &Arc<TaskContext>,
     one: &Chosen,
     image: &DiskImage,
-    from_leaf: u32,
+    from_block: u32,
     marks: &Marks,
     progress: Arc<TransferProgress>,
 ) -> Result<(), TransferError> {
@@ -255,8 +254,8 @@ async fn copy(
         Arc::new(source),
         image.target(),
         context.shared.budget.clone(),
-        from_leaf.saturating_mul(LEAF_BLOCKS),
-        &mut |blocks| marks.rise(volume, IMAGE, blocks / LEAF_BLOCKS),
+        from_block,
+        &mut |block| marks.rise(volume, IMAGE, block),
         progress,
         context.stop.token().clone(),
     )

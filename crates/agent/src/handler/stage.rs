@@ -2,8 +2,8 @@
 //! EBS direct it is written block by block into a snapshot of the tenant's own. A snapshot that exists there is taken
 //! as it is: nothing is moved.
 //!
-//! Runs twice: StartSnapshot has a client token, written leaves are in the marks, and a snapshot that is complete
-//! already is taken as it is.
+//! Runs twice: StartSnapshot has a client token, what is written is in the marks but for a page of blocks, and a snapshot
+//! that is complete already is taken as it is.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
 use snapferry_media_agent::client::MediaClient;
-use snapferry_transfer::{Sealer, TransferError, restore_volume};
+use snapferry_transfer::{HighWater, Sealer, TransferError, restore_volume};
 use snapferry_types::catalogue::VolumeMeta;
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
@@ -143,14 +143,17 @@ async fn stage(
         Arc::clone(&sealer),
     );
     let target = EbsSnapshotTarget::new(account, &snapshot, config.size_gib);
+    let (id, written_to) = (&volume.volume_id, snapshot.as_str());
+    let mut rise = |block| marks.rise(id, written_to, block);
+    let mark = HighWater::new(marks.resume_block(id, written_to), &mut rise);
+    let mark = mark.recorded(marks.recorded(id, written_to));
     restore_volume(
         Arc::new(source),
         Arc::new(target),
         sealer,
         context.shared.budget.clone(),
         &context.shared.workers,
-        marks.resume_leaf(&volume.volume_id, snapshot.as_str()),
-        &mut |leaf| marks.rise(&volume.volume_id, snapshot.as_str(), leaf),
+        mark,
         context.new_transfer(),
         context.stop.token().clone(),
     )

@@ -1,5 +1,6 @@
 //! The side that the EBS direct APIs use: start, put, finish, list, compare, read.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -135,6 +136,9 @@ impl BlockStore {
             }
             if progress.in_flight.contains_key(&index) {
                 return Err(StoreError::ConflictingUpdate { id: snapshot_id.to_owned(), index });
+            }
+            if progress.put.contains(index) {
+                self.n_repeated_puts.fetch_add(1, Ordering::Relaxed);
             }
             let present = progress.map.get(index);
             if present.layer() == pending.layer.id() && pending.layer.sha256(present.slot())? == sha256 {

@@ -24,6 +24,7 @@ pub mod zero;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ pub struct BlockStore {
     volumes: RwLock<HashMap<String, Arc<Volume>>>,
     snapshots: RwLock<HashMap<String, Arc<Snapshot>>>,
     secret: [u8; 16],
+    n_repeated_puts: AtomicU64,
 }
 
 /// How much the store holds.
@@ -70,6 +72,8 @@ pub struct StoreStats {
     pub n_layers: usize,
     /// Blocks written into layers, zero blocks and repeated writes included.
     pub n_stored_blocks: u64,
+    /// Blocks that were put into a pending snapshot once more, since the store was opened.
+    pub n_repeated_puts: u64,
 }
 
 impl BlockStore {
@@ -96,7 +100,8 @@ impl BlockStore {
         layers.sweep()?;
         let secret = load_secret(&dir.join("token.key"))?;
         let (volumes, snapshots) = (RwLock::new(volumes), RwLock::new(snapshots));
-        Ok(Self { volume_dir, snapshot_dir, layers, volumes, snapshots, secret })
+        let n_repeated_puts = AtomicU64::new(0);
+        Ok(Self { volume_dir, snapshot_dir, layers, volumes, snapshots, secret, n_repeated_puts })
     }
 
     /// Sixteen bytes of chance that stay the same for the life of the folder; page and block tokens are made
@@ -111,7 +116,8 @@ impl BlockStore {
     pub fn stats(&self) -> StoreStats {
         let (n_layers, n_stored_blocks) = self.layers.count();
         let (n_volumes, n_snapshots) = (read_lock(&self.volumes).len(), read_lock(&self.snapshots).len());
-        StoreStats { n_volumes, n_snapshots, n_layers, n_stored_blocks }
+        let n_repeated_puts = self.n_repeated_puts.load(Ordering::Relaxed);
+        StoreStats { n_volumes, n_snapshots, n_layers, n_stored_blocks, n_repeated_puts }
     }
 
     /// Where the volume's raw file is, whether or not the volume exists.

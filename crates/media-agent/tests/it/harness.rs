@@ -13,8 +13,8 @@ use snapferry_media_agent::{
 };
 use snapferry_transfer::twin::MemoryVolume;
 use snapferry_transfer::{
-    BaseLeaves, BlockState, ByteBudget, ChunkSink, Leaf, Scratch, SealedChunk, Sealer, TransferError,
-    TransferProgress, VolumeSummary, WorkPool, back_up_volume, restore_volume, sha256,
+    BaseLeaves, BlockState, ByteBudget, ChunkSink, HighWater, Leaf, Scratch, SealedChunk, Sealer,
+    TransferError, TransferProgress, VolumeSummary, WorkPool, back_up_volume, restore_volume, sha256,
 };
 use snapferry_types::tenancy::TenantKeys;
 use snapferry_types::{BLOCK_SIZE, Fence, RecoveryPointId};
@@ -150,8 +150,7 @@ pub(crate) async fn restore(
         sealer(),
         ByteBudget::new(32 << 20),
         &WorkPool::new(2),
-        0,
-        &mut |_| {},
+        HighWater::new(0, &mut |_| {}),
         Arc::new(TransferProgress::new()),
         CancellationToken::new(),
     )

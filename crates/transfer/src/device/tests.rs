@@ -15,7 +15,7 @@ use crate::conformance::{check_block_source, check_block_target};
 use crate::copy::copy_blocks;
 use crate::error::ErrorClass;
 use crate::pool::WorkPool;
-use crate::restore::restore_volume;
+use crate::restore::{HighWater, restore_volume};
 use crate::seal::Sealer;
 use crate::source::BlockSource;
 use crate::twin::{MemoryStore, MemoryVolume, seeded_block, zero_block};
@@ -121,9 +121,9 @@ async fn a_used_device_is_byte_exact_after_a_restore_and_a_copy() {
     for path in places.paths() {
         let target = Arc::new(DeviceTarget::open(path, N_BLOCKS, Overwrite::Used).unwrap());
         let (store, key, mem) = (store.clone(), Arc::clone(&sealer), budget.clone());
-        restore_volume(store, target, key, mem, &workers, 0, &mut |_| {}, Arc::default(), stop.clone())
-            .await
-            .unwrap();
+        let mut nobody = |_| {};
+        let mark = HighWater::new(0, &mut nobody);
+        restore_volume(store, target, key, mem, &workers, mark, Arc::default(), stop.clone()).await.unwrap();
         compare(path, &volume, 0);
 
         let other = Arc::new(MemoryVolume::new(N_BLOCKS, 8));

@@ -3,17 +3,20 @@
 //! (see [`TargetNeeds`](crate::sink::TargetNeeds)): then ranges of them are handed to it, up to its own end.
 //!
 //! One task owns the state; fetches, openings and writes are tasks that it owns. Memory is the byte budget plus
-//! what names the blocks of a bounded number of open leaves.
+//! what names a bounded number of blocks that wait.
 
 mod cache;
 mod fetch;
+mod high_water;
 mod holes;
 mod run;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::sync::Arc;
 
+pub use high_water::HighWater;
 use snapferry_types::Sha256Digest;
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +36,8 @@ const GOOD_FETCH: usize = 256;
 const MAX_FETCHES: usize = 2;
 /// Sealed chunks between a fetch and the workers.
 const FETCHED_AHEAD: usize = 8;
-/// Leaves that are open at once.
-const MAX_OPEN_LEAVES: usize = 256;
+/// Blocks that are under way at once, most of them repeats of a chunk that is waited for: 256 leaves.
+const MAX_OPEN_BLOCKS: usize = 256 * 1_024;
 /// Writes that wait, beyond which no further leaf is opened; most are zero blocks or duplicates, of no memory.
 const MAX_WAITING_WRITES: usize = 4_096;
 /// Most plain chunks that are kept for later leaves: 16 MiB.
@@ -57,9 +60,7 @@ pub struct RestoreSummary {
     pub bytes_fetched: u64,
 }
 
-/// Writes `source` to `target` and completes it. Leaves before `resume_from_leaf` are only listed, for the
-/// aggregate. `checkpoint` is told the high-water mark whenever it rises: all leaves below it are wholly written, and persisted where the
-/// target needs that.
+/// Writes `source` to `target`, from the high-water mark of earlier attempts on, and completes it.
 ///
 /// # Errors
 /// The first [`TransferError`] of any part: `Corrupt` when a chunk does not open to what the manifest says,
@@ -74,8 +75,7 @@ pub async fn restore_volume(
     sealer: Arc<Sealer>,
     budget: ByteBudget,
     workers: &WorkPool,
-    resume_from_leaf: u32,
-    checkpoint: &mut (dyn FnMut(u32) + Send),
+    mark: HighWater<'_>,
     progress: Arc<TransferProgress>,
     stop: CancellationToken,
 ) -> Result<RestoreSummary, TransferError> {
@@ -95,8 +95,8 @@ pub async fn restore_volume(
         workers: workers.clone(),
         progress,
     };
-    let mut run = run::Run::new(parts, resume_from_leaf);
-    let done = run.transfer(checkpoint, &stop).await;
+    let mut run = run::Run::new(parts, mark);
+    let done = run.transfer(&stop).await;
     run.shut_down().await;
     done?;
     let summary = run.summary();

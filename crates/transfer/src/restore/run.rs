@@ -1,14 +1,13 @@
 //! The owner of a running restore: one loop, one state.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use snapferry_types::block::leaves_in;
-use snapferry_types::{BLOCK_SIZE, BlockIndex, ChunkId, LEAF_BLOCKS, Sha256Digest, ZERO_BLOCK_SHA256};
+use snapferry_types::{BLOCK_SIZE, BlockIndex, ChunkId, LEAF_BLOCKS, Sha256Digest};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,12 +15,14 @@ use tracing::Instrument;
 
 use super::cache::{CachedBudget, PlainChunk};
 use super::fetch::{Fetched, fetch};
-use super::holes::{HoleFinder, first_of};
+use super::high_water::{HighWater, Window};
+use super::holes::HoleFinder;
+use super::write::{ToWrite, Write, Written};
 use super::{
-    FETCHED_AHEAD, GOOD_FETCH, MAX_FETCH, MAX_FETCHES, MAX_OPEN_LEAVES, MAX_WAITING_WRITES, RestoreSummary,
+    FETCHED_AHEAD, GOOD_FETCH, MAX_FETCH, MAX_FETCHES, MAX_OPEN_BLOCKS, MAX_WAITING_WRITES, RestoreSummary,
 };
 use crate::aggregate::Aggregate;
-use crate::block::{Block, BlockState, Leaf};
+use crate::block::{BlockState, Leaf};
 use crate::budget::{BudgetPermit, ByteBudget};
 use crate::error::{ErrorClass, TransferError};
 use crate::pool::WorkPool;
@@ -49,39 +50,30 @@ struct Wanted {
     blocks: Vec<BlockIndex>,
 }
 
-struct Write {
+/// A block of a leaf that came.
+struct Listed {
     index: BlockIndex,
-    data: Bytes,
+    state: BlockState,
     sha256: Sha256Digest,
-    permit: Option<Arc<BudgetPermit>>,
-}
-
-/// What waits to be written.
-enum ToWrite {
-    Block(Write),
-    Holes(Range<u32>),
-}
-
-/// What was written.
-enum Written {
-    Block(BlockIndex),
-    Holes(BlockIndex),
 }
 
 /// A restore under way.
-pub(super) struct Run {
+pub(super) struct Run<'a> {
     parts: Parts,
     budget: Arc<CachedBudget>,
     zeroes: Bytes,
-    resume_from_leaf: u32,
+    mark: HighWater<'a>,
+    window: Window,
     leaves: Option<BoxStream<'static, Result<Leaf, TransferError>>>,
     /// A leaf that came and waits for room, or for the holes before it.
     ahead: Option<Leaf>,
     holes: HoleFinder,
     last_leaf: Option<u32>,
     aggregate: Aggregate,
-    /// Blocks that each open leaf still waits for.
-    open: BTreeMap<u32, u32>,
+    /// The rest of the last leaf, which the window holds back.
+    listed: VecDeque<Listed>,
+    /// Blocks, and first blocks of ranges of holes, that are to be written and are not yet.
+    open: BTreeSet<u32>,
     wanted: HashMap<ChunkId, Wanted>,
     to_fetch: VecDeque<ChunkId>,
     fetches: Tasks<()>,
@@ -99,19 +91,21 @@ pub(super) struct Run {
     bytes_fetched: u64,
 }
 
-impl Run {
-    pub(super) fn new(parts: Parts, resume_from_leaf: u32) -> Self {
+impl<'a> Run<'a> {
+    pub(super) fn new(parts: Parts, mark: HighWater<'a>) -> Self {
         let (fetched_in, fetched) = mpsc::channel(FETCHED_AHEAD);
+        let (n_blocks, from_leaf) = (parts.target.n_blocks(), mark.from_block / LEAF_BLOCKS);
         Self {
             budget: Arc::new(CachedBudget::new(parts.budget.clone())),
             zeroes: Bytes::from(vec![0; BLOCK_SIZE]),
-            resume_from_leaf,
+            window: mark.window(),
             leaves: Some(Arc::clone(&parts.source).leaves(0)),
             ahead: None,
-            holes: HoleFinder::new(parts.target.needs().holes, parts.target.n_blocks(), resume_from_leaf),
+            holes: HoleFinder::new(parts.target.needs().holes, n_blocks, from_leaf),
             last_leaf: None,
             aggregate: Aggregate::new(),
-            open: BTreeMap::new(),
+            listed: VecDeque::new(),
+            open: BTreeSet::new(),
             wanted: HashMap::new(),
             to_fetch: VecDeque::new(),
             fetches: JoinSet::new(),
@@ -121,12 +115,13 @@ impl Run {
             to_write: VecDeque::new(),
             writes: JoinSet::new(),
             persists: JoinSet::new(),
-            high_water: resume_from_leaf,
+            high_water: mark.from_block,
             n_written_now: 0,
             n_zero: 0,
             n_chunks_fetched: 0,
             bytes_fetched: 0,
             parts,
+            mark,
         }
     }
 
@@ -143,22 +138,20 @@ impl Run {
     }
 
     /// Runs until every block is written.
-    pub(super) async fn transfer(
-        &mut self,
-        checkpoint: &mut (dyn FnMut(u32) + Send),
-        stop: &CancellationToken,
-    ) -> Result<(), TransferError> {
+    pub(super) async fn transfer(&mut self, stop: &CancellationToken) -> Result<(), TransferError> {
         loop {
+            self.window.advance();
             self.take_leaf()?;
             self.start_fetches();
             self.start_writes();
-            self.raise_high_water(checkpoint);
+            self.raise_high_water();
             if self.is_done() {
                 return Ok(());
             }
             let wants_leaf = self.wants_leaf();
             let wants_fetched = self.to_write.len() < 2 * self.wanted_writes()
                 && self.openings.len() < 4 * self.parts.workers.n_workers();
+            let is_held = self.is_held();
             let leaves = &mut self.leaves;
             tokio::select! {
                 () = stop.cancelled() => return Err(TransferError::cancelled()),
@@ -166,7 +159,8 @@ impl Run {
                     let written = joined(written)?;
                     self.on_written(&written);
                 }
-                Some(reached) = self.persists.join_next() => self.mark(joined(reached)?, checkpoint),
+                Some(reached) = self.persists.join_next() => self.rise_to(joined(reached)?),
+                moved = self.window.moved(), if is_held => moved?,
                 Some(opened) = self.openings.join_next() => {
                     let (id, chunk) = joined(opened)?;
                     self.on_opened(id, &chunk);
@@ -208,12 +202,17 @@ impl Run {
     fn has_room(&self) -> bool {
         self.to_fetch.len() < MAX_FETCH
             && self.to_write.len() < MAX_WAITING_WRITES
-            && self.open.len() < MAX_OPEN_LEAVES
+            && self.open.len() < MAX_OPEN_BLOCKS
+    }
+
+    /// Blocks wait until more of the mark is recorded.
+    fn is_held(&self) -> bool {
+        !self.listed.is_empty()
     }
 
     /// No further leaf and no further hole comes.
     fn is_listed(&self) -> bool {
-        self.leaves.is_none() && self.ahead.is_none() && self.holes.is_done()
+        self.leaves.is_none() && self.ahead.is_none() && self.listed.is_empty() && self.holes.is_done()
     }
 
     fn is_done(&self) -> bool {
@@ -227,7 +226,8 @@ impl Run {
 
     /// Opens what came, the holes before it first, as far as there is room.
     fn take_leaf(&mut self) -> Result<(), TransferError> {
-        while self.has_room() {
+        self.take_listed();
+        while self.has_room() && self.listed.is_empty() {
             let end_leaf = match &self.ahead {
                 Some(leaf) => leaf.index,
                 None if self.leaves.is_none() => self.holes.end_leaf(),
@@ -239,12 +239,23 @@ impl Run {
             }
             let Some(leaf) = self.ahead.take() else { return Ok(()) };
             self.on_leaf(&leaf)?;
+            self.take_listed();
         }
         Ok(())
     }
 
+    /// Opens the blocks of the last leaf, as far as the window lets them through.
+    fn take_listed(&mut self) {
+        while !self.window.is_full() {
+            let Some(Listed { index, state, sha256 }) = self.listed.pop_front() else { return };
+            self.window.enter(index.0);
+            self.open.insert(index.0);
+            self.want(index, state, sha256);
+        }
+    }
+
     fn want_holes(&mut self, range: Range<u32>) {
-        *self.open.entry(first_of(&range).leaf()).or_default() += 1;
+        self.open.insert(range.start);
         self.to_write.push_back(ToWrite::Holes(range));
     }
 
@@ -257,8 +268,6 @@ impl Run {
         }
         self.last_leaf = Some(leaf.index);
         let first_block = leaf.index.checked_mul(LEAF_BLOCKS);
-        let is_written = leaf.index < self.resume_from_leaf;
-        let mut n_open = 0;
         for (slot, entry) in (0_u32..).zip(&leaf.entries) {
             let Some(sha256) = entry.written_sha256() else { continue };
             let index =
@@ -268,13 +277,9 @@ impl Run {
                 return Err(TransferError::new(ErrorClass::Corrupt, message));
             };
             self.aggregate.add(&sha256);
-            if !is_written {
-                n_open += 1;
-                self.want(index, *entry, sha256);
+            if index.0 >= self.mark.from_block {
+                self.listed.push_back(Listed { index, state: *entry, sha256 });
             }
-        }
-        if n_open > 0 {
-            self.open.insert(leaf.index, n_open);
         }
         for run in self.holes.in_leaf(leaf) {
             self.want_holes(run);
@@ -361,18 +366,15 @@ impl Run {
             }
             Written::Holes(first) => first,
         };
-        if let Some(n_open) = self.open.get_mut(&index.leaf()) {
-            *n_open = n_open.saturating_sub(1);
-            if *n_open == 0 {
-                self.open.remove(&index.leaf());
-                self.parts.progress.add_leaves(1);
-            }
-        }
+        self.open.remove(&index.0);
     }
 
     fn start_fetches(&mut self) {
         while !self.to_fetch.is_empty() && self.fetches.len() < MAX_FETCHES {
-            let is_due = self.fetches.is_empty() || self.to_fetch.len() >= GOOD_FETCH || !self.wants_leaf();
+            let is_due = self.fetches.is_empty()
+                || self.to_fetch.len() >= GOOD_FETCH
+                || self.is_held()
+                || !self.wants_leaf();
             if !is_due {
                 return;
             }
@@ -385,43 +387,29 @@ impl Run {
     fn start_writes(&mut self) {
         while self.writes.len() < self.wanted_writes() {
             let Some(next) = self.to_write.pop_front() else { return };
-            let target = Arc::clone(&self.parts.target);
-            match next {
-                ToWrite::Holes(range) => {
-                    let write = async move {
-                        let first = first_of(&range);
-                        target.write_hole_range(first, range.end - range.start).await?;
-                        Ok(Written::Holes(first))
-                    };
-                    self.writes.spawn(write.in_current_span());
-                }
-                ToWrite::Block(Write { index, data, sha256, permit }) => {
-                    if sha256 == ZERO_BLOCK_SHA256 {
-                        self.n_zero += 1;
-                        self.parts.progress.add_zero(1);
-                    }
-                    let write = async move {
-                        target.write(&Block { index, data, sha256, permit: BudgetPermit::free() }).await?;
-                        drop(permit);
-                        Ok(Written::Block(index))
-                    };
-                    self.writes.spawn(write.in_current_span());
-                }
+            if next.is_zero() {
+                self.n_zero += 1;
+                self.parts.progress.add_zero(1);
             }
+            let target = Arc::clone(&self.parts.target);
+            self.writes.spawn(next.write(target).in_current_span());
         }
     }
 
-    fn raise_high_water(&mut self, checkpoint: &mut (dyn FnMut(u32) + Send)) {
-        let reached = match self.open.keys().next() {
-            Some(first_open) => *first_open,
-            None if self.is_listed() => leaves_in(self.parts.source.n_blocks()),
-            None => self.holes.next_leaf(),
+    fn raise_high_water(&mut self) {
+        let is_over = self.is_listed() && self.open.is_empty();
+        let next = match self.listed.front() {
+            Some(held) => held.index.0,
+            None if is_over => self.parts.source.n_blocks(),
+            None => self.holes.next_leaf().saturating_mul(LEAF_BLOCKS),
         };
-        if reached <= self.high_water || !self.persists.is_empty() {
+        let reached = self.open.first().map_or(next, |open| next.min(*open));
+        let is_due = is_over || reached.saturating_sub(self.high_water) >= self.mark.step();
+        if !is_due || reached <= self.high_water || !self.persists.is_empty() {
             return;
         }
         if !self.parts.target.needs().persist {
-            self.mark(reached, checkpoint);
+            self.rise_to(reached);
             return;
         }
         let target = Arc::clone(&self.parts.target);
@@ -432,9 +420,11 @@ impl Run {
         self.persists.spawn(persist.in_current_span());
     }
 
-    fn mark(&mut self, reached: u32, checkpoint: &mut (dyn FnMut(u32) + Send)) {
+    fn rise_to(&mut self, reached: u32) {
+        let n_leaves = (reached / LEAF_BLOCKS).saturating_sub(self.high_water / LEAF_BLOCKS);
+        self.parts.progress.add_leaves(u64::from(n_leaves));
+        self.parts.progress.reach(u64::from(reached));
         self.high_water = reached;
-        self.parts.progress.reach(u64::from(reached) * u64::from(LEAF_BLOCKS));
-        checkpoint(reached);
+        (self.mark.reached)(reached);
     }
 }

@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{RestoreSummary, restore_volume};
+use super::{HighWater, RestoreSummary, restore_volume};
 use crate::backup::back_up_volume;
 use crate::block::Block;
 use crate::budget::ByteBudget;
@@ -60,20 +62,19 @@ async fn run(
     source: Arc<dyn ChunkSource>,
     target: Arc<dyn BlockTarget>,
     budget: &ByteBudget,
-    from_leaf: u32,
+    from_block: u32,
     marks: &mut Vec<u32>,
     stop: CancellationToken,
 ) -> Result<RestoreSummary, TransferError> {
     let workers = WorkPool::new(2);
-    let mut mark = |leaf| marks.push(leaf);
+    let mut mark = |block| marks.push(block);
     let done = restore_volume(
         source,
         target,
         sealer(),
         budget.clone(),
         &workers,
-        from_leaf,
-        &mut mark,
+        HighWater::new(from_block, &mut mark),
         Arc::default(),
         stop,
     )
@@ -97,7 +98,7 @@ async fn a_restore_writes_back_data_and_zeroes_and_leaves_holes() {
         assert_eq!(target.completed(), Some(linear_aggregate(&volume)));
         assert_eq!((summary.n_written, summary.aggregate), linear_aggregate(&volume));
         assert_eq!(summary.n_written_now, volume.blocks().len() as u64);
-        assert_eq!(marks.last(), Some(&5));
+        assert_eq!(marks.last(), Some(&N_BLOCKS));
         assert!(marks.is_sorted());
         if budget.total() > 1 << 20 {
             assert_eq!(summary.n_chunks_fetched, store.n_chunks() as u64, "each chunk is fetched once");
@@ -122,9 +123,9 @@ async fn a_restore_goes_on_at_its_high_water_mark() {
         assert_eq!(error.class, ErrorClass::Unavailable);
         let mark = marks.last().copied().unwrap_or(0);
         let mut written = target.blocks();
-        written.retain(|index, _| index / 1_024 < mark);
+        written.retain(|index, _| *index < mark);
         let mut expected = volume.blocks();
-        expected.retain(|index, _| index / 1_024 < mark);
+        expected.retain(|index, _| *index < mark);
         assert!(written == expected, "all below the mark is written");
 
         let left = n_blocks - expected.len() as u64;
@@ -260,7 +261,7 @@ async fn a_used_target_is_overwritten_also_where_the_source_has_holes() {
                 .await
                 .unwrap();
             target.check(volume, n_blocks);
-            assert!(marks.is_sorted() && marks.last().is_some_and(|mark| *mark >= 5));
+            assert!(marks.is_sorted() && marks.last().is_some_and(|mark| *mark >= N_BLOCKS));
             assert!(*target.n_persists.lock().unwrap() as usize >= marks.len());
         }
     }
@@ -282,7 +283,7 @@ async fn a_used_target_that_failed_at_any_write_is_gone_on_with_at_the_mark() {
             break;
         }
         let mark = marks.last().copied().unwrap_or(0);
-        target.check(&volume, (mark * 1_024).min(target.n_blocks));
+        target.check(&volume, mark.min(target.n_blocks));
         run(store.clone(), target.clone(), &budget, mark, &mut marks, CancellationToken::new())
             .await
             .unwrap();
@@ -291,4 +292,43 @@ async fn a_used_target_that_failed_at_any_write_is_gone_on_with_at_the_mark() {
         n += 1;
     }
     assert!(resumed > 0, "some went on past the first leaf");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_a_page_is_written_beyond_what_is_recorded() {
+    let budget = ByteBudget::new(8 << 20);
+    let volume = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    // Zeroes and repeats need no fetch, and could run far ahead.
+    for index in (0..4_000).filter(|index| index % 9 > 0) {
+        volume.put(index, if index % 60 == 1 { seeded_block(u64::from(index % 240)) } else { zero_block() });
+    }
+    let store = stored(&volume, &budget).await;
+    let blocks: Vec<u32> = volume.blocks().into_keys().collect();
+    let target = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    let (record, recorded) = watch::channel(0);
+    let (writer, stop) = (target.clone(), CancellationToken::new());
+    let restore = tokio::spawn(async move {
+        let mut nobody = |_| {};
+        let mark = HighWater::new(0, &mut nobody).recorded(recorded);
+        let workers = WorkPool::new(2);
+        restore_volume(store, writer, sealer(), budget, &workers, mark, Arc::default(), stop).await
+    });
+    // The mark stands where nobody records it, then goes on by whole pages and by less.
+    let mut n_allowed = 1_024;
+    for n_recorded in [0, 1, 1_024, 1_500, 2_524, 3_000] {
+        let mark = blocks[n_recorded];
+        record.send_replace(mark);
+        n_allowed = blocks.len().min(n_recorded + 1_024);
+        let is_written = || target.n_writes() == n_allowed as u64;
+        while !is_written() && !restore.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Nothing more comes, however long nobody records.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(is_written(), "{} writes with {n_recorded} blocks recorded", target.n_writes());
+        assert!(target.blocks().keys().eq(&blocks[..n_allowed]), "the first are written first");
+    }
+    assert_eq!(n_allowed, blocks.len());
+    restore.await.unwrap().unwrap();
+    assert!(target.blocks() == volume.blocks());
 }

@@ -15,7 +15,7 @@ use snapferry_aws::ec2::{self, NewCopy};
 use snapferry_aws::{Account, SessionScope};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{
-    BlockTarget, DeviceTarget, ErrorClass, Overwrite, Sealer, TransferError, restore_volume,
+    BlockTarget, DeviceTarget, ErrorClass, HighWater, Overwrite, Sealer, TransferError, restore_volume,
 };
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::{SnapshotId, Transport};
@@ -156,8 +156,9 @@ pub(super) async fn write_to(
         sealer,
         context.shared.budget.clone(),
         &context.shared.workers,
-        marks.resume_leaf(volume, target_name),
-        &mut |leaf| marks.rise(volume, target_name, leaf),
+        HighWater::new(marks.resume_block(volume, target_name), &mut |block| {
+            marks.rise(volume, target_name, block);
+        }),
         context.new_transfer(),
         context.stop.token().clone(),
     )
