@@ -24,7 +24,9 @@ pub use attachments::{
     attach_volume, detach_volume, free_device_name, wait_volume_attached, wait_volume_detached,
 };
 pub use copies::{NewCopy, copy_snapshot};
-pub use images::{ImageVolume, NewImage, deregister_image, image_available, register_image};
+pub use images::{
+    ImageVolume, NewImage, deregister_image, image_available, instance_store_devices, register_image,
+};
 pub use imports::{
     ImportFormat, ImportPhase, ImportState, NewImport, cancel_import, find_import_by_ledger_tag,
     import_snapshot, import_state, wait_import,
@@ -33,14 +35,15 @@ pub use instance_types::{DescribedInstanceType, describe_instance_type};
 pub use instances::{
     DescribedInstance, InstancePage, InstanceSummary, describe_instance, instance_state, list_instances,
 };
+pub(crate) use launch::profile;
 pub use launch::{NewInstance, run_instance, terminate_instance, wait_instance_running};
-pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet};
+pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet, holder_of_address};
 pub use power::{modify_delete_on_termination, start_instance, stop_instance, wait_instance_stopped};
 pub use regions::{region_exists, zone_names};
 pub use remove::{remove_object, share_id};
 pub use sharing::{share_snapshot, snapshot_product_codes, snapshot_sharing, unshare_snapshot};
 pub use snapshots::{
-    SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, snapshot_states,
+    SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, one_of_ours, snapshot_states,
     wait_snapshots_completed,
 };
 pub use tags::{FittedTags, create_tags, delete_tags, find_by_ledger_tag, fit_tags};
