@@ -13,7 +13,7 @@ use snapferry_aws::{Account, AwsError, SessionScope};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
-use snapferry_types::{SnapshotId, VolumeId};
+use snapferry_types::{InstanceId, SnapshotId, VolumeId};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -179,7 +179,7 @@ impl HotAddNode {
         let stop = context.stop.token();
         let here = self.config.instance_id.as_str();
         let described = ec2::describe_volume(service, volume).await?;
-        let is_here = |instance: &Option<snapferry_types::InstanceId>| {
+        let is_here = |instance: &Option<InstanceId>| {
             instance.as_ref().is_some_and(|instance| instance.as_str() == here)
         };
         if described.attachments.iter().any(|one| is_here(&one.instance) && one.state != "detaching") {
@@ -223,6 +223,18 @@ impl HotAddNode {
             }
         }
         Ok(path)
+    }
+}
+
+impl HotAddNode {
+    /// The node as an instance.
+    pub(super) const fn instance(&self) -> &InstanceId {
+        &self.config.instance_id
+    }
+
+    /// The zone of its volumes.
+    pub(super) fn zone(&self) -> &str {
+        &self.zone
     }
 }
 
