@@ -79,7 +79,8 @@ pub(super) async fn run(
         }
         RestoreTarget::InPlace { keep_old_volumes, start } => {
             let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
-            restore_preflight::run(context, &account, &chosen, To::InPlace(&seen)).await?;
+            let to = To::InPlace { seen: &seen, keep_old_volumes: *keep_old_volumes };
+            restore_preflight::run(context, &account, &chosen, to).await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             let zone = &seen.config.availability_zone;
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;

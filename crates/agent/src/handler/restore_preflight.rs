@@ -25,8 +25,13 @@ pub(super) enum To<'a> {
     Volumes(&'a Zone),
     /// A new instance like the one of old.
     Instance(&'a Place, &'a InstanceConfig),
-    /// The volumes of this instance.
-    InPlace(&'a DescribedInstance),
+    /// The volumes of this instance; those before are deleted unless they are kept.
+    InPlace {
+        /// As it is.
+        seen: &'a DescribedInstance,
+        /// Whether the volumes before are left.
+        keep_old_volumes: bool,
+    },
 }
 
 /// Asks for all of it.
@@ -58,9 +63,9 @@ pub(super) async fn run(
             }
         }
         To::Instance(place, original) => instance(&mut ask, account, place, original, chosen).await,
-        To::InPlace(seen) => {
+        To::InPlace { seen, keep_old_volumes } => {
             create_volume(&mut ask, account, &seen.config.availability_zone, chosen);
-            in_place(&mut ask, account, seen, chosen);
+            in_place(&mut ask, account, seen, chosen, keep_old_volumes);
         }
     }
     ask.run().await
@@ -125,7 +130,13 @@ async fn instance(
 }
 
 /// The volumes that the instance has now are taken off, and attached again when it is taken back.
-fn in_place(ask: &mut Preflight<'_>, account: &Account, seen: &DescribedInstance, chosen: &[Chosen]) {
+fn in_place(
+    ask: &mut Preflight<'_>,
+    account: &Account,
+    seen: &DescribedInstance,
+    chosen: &[Chosen],
+    keep_old_volumes: bool,
+) {
     let instance = &seen.config.instance_id;
     ask.call(account, Probe::StopInstance(instance.clone()));
     ask.call(account, Probe::StartInstance(instance.clone()));
@@ -137,6 +148,9 @@ fn in_place(ask: &mut Preflight<'_>, account: &Account, seen: &DescribedInstance
     let Some(old) = seen.config.volumes.iter().find(is_replaced) else { return };
     let (volume, device) = (old.volume_id.clone(), old.device_name.clone());
     ask.call(account, Probe::DetachVolume(volume.clone()));
+    if !keep_old_volumes {
+        ask.call(account, Probe::DeleteVolume(volume.clone()));
+    }
     let attach = Probe::AttachVolume { volume, instance: instance.clone(), device: device.clone() };
     ask.call(account, attach);
     ask.call(account, Probe::ModifyInstance { instance: instance.clone(), device });
