@@ -1,6 +1,7 @@
 //! IntelliSnap backups and backup copies, and what the accounts hold afterwards.
 
 use anyhow::{Context as _, Result, ensure};
+use awssim::world::AccessKey;
 use snapferry_api::job::{Job, Work};
 use snapferry_api::protect::{BackupCopy, IntelliSnap, Vault, VaultTo};
 use snapferry_api::recovery_point::RecoveryPointSummary;
@@ -106,8 +107,17 @@ impl Rig {
         Ok(described.kms_key_id.filter(|_| described.encrypted))
     }
 
-    async fn owner(&self, account: &str, region: &str) -> Result<Account> {
+    /// A user of an account who may do everything.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn owner(&self, account: &str, region: &str) -> Result<Account> {
         let key = self.sim.context().world.create_user(account, "owner", Vec::new());
+        self.sign_in(account, region, key).await
+    }
+
+    /// Signs in with a key.
+    pub(crate) async fn sign_in(&self, account: &str, region: &str, key: AccessKey) -> Result<Account> {
         let access = AccountAccess {
             account: account.parse()?,
             region: region.parse()?,
@@ -119,7 +129,7 @@ impl Rig {
             endpoint_url: Some(self.sim.endpoint()),
         };
         let purpose = SessionPurpose::named("owner", SessionScope::Unrestricted);
-        Account::open(&access, purpose).await.context("sign in as the owner")
+        Account::open(&access, purpose).await.context("sign in")
     }
 }
 

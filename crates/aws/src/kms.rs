@@ -28,6 +28,19 @@ pub enum KeyState {
     Other(String),
 }
 
+impl KeyState {
+    /// The word for what keeps the key from being used.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&str> {
+        match self {
+            Self::Enabled => None,
+            Self::Disabled => Some("disabled"),
+            Self::PendingDeletion => Some("pending deletion"),
+            Self::Other(word) => Some(word),
+        }
+    }
+}
+
 /// A key as KMS describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInfo {

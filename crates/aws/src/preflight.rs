@@ -7,13 +7,14 @@
 //! have no probe; their denial names the action when it comes.
 
 use aws_sdk_ec2::types::{
-    EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification, InstanceSpecification,
-    InstanceType, OperationType, ResourceType, SnapshotAttributeName, SnapshotDiskContainer, UserBucket,
-    VolumeType,
+    BlockDeviceMapping, EbsBlockDevice, EbsInstanceBlockDeviceSpecification,
+    InstanceBlockDeviceMappingSpecification, InstanceSpecification, InstanceType, OperationType,
+    ResourceType, SnapshotAttributeName, SnapshotDiskContainer, UserBucket, VolumeType,
 };
 use snapferry_types::aws::Tag;
 use snapferry_types::{AccountId, InstanceId, Region, SnapshotId, VolumeId};
 
+use crate::denial::named_in;
 use crate::ec2::tag_specification;
 use crate::error::{Asked, AwsError};
 use crate::kms::{KeyUse, key_probe};
@@ -74,6 +75,15 @@ pub enum Probe {
         subnet: Option<String>,
         /// The security groups.
         security_groups: Vec<String>,
+        /// The instance profile, by name or ARN: handing over its role is a permission of its own.
+        profile: Option<String>,
+    },
+    /// Making an image.
+    RegisterImage {
+        /// Of its root volume.
+        snapshot: SnapshotId,
+        /// Such as `/dev/xvda`.
+        root_device: String,
     },
     /// Stopping an instance.
     StopInstance(InstanceId),
@@ -115,6 +125,15 @@ pub struct Denied {
     pub resource: String,
     /// AWS's own words.
     pub message: String,
+}
+
+impl Denied {
+    /// Whether it is about a resource of a kind as ARNs name it, such as `volume`.
+    #[must_use]
+    pub fn is_on(&self, kind: &str) -> bool {
+        let named = named_in(&self.message).and_then(|(_, resource)| resource).unwrap_or(&self.resource);
+        named.split(':').nth(5).is_some_and(|last| last.split('/').next() == Some(kind))
+    }
 }
 
 /// Probes with the tags that the task's objects will carry: policies may demand them.
@@ -199,12 +218,19 @@ impl Preflight {
             }
             Probe::DetachVolume(volume) => dry!(ec2.detach_volume().volume_id(volume.as_str())),
             Probe::DeleteVolume(volume) => dry!(ec2.delete_volume().volume_id(volume.as_str())),
-            Probe::RunInstance { image, instance_type, subnet, security_groups } => {
+            Probe::RunInstance { image, instance_type, subnet, security_groups, profile } => {
                 let call = ec2.run_instances().image_id(image).min_count(1).max_count(1);
                 let call = call.instance_type(InstanceType::from(instance_type.as_str()));
                 let groups = Some(security_groups.clone()).filter(|groups| !groups.is_empty());
                 let call = call.set_subnet_id(subnet.clone()).set_security_group_ids(groups);
+                let call = call.set_iam_instance_profile(profile.as_deref().map(crate::ec2::profile));
                 dry!(call.set_tag_specifications(tagged(ResourceType::Instance)))
+            }
+            Probe::RegisterImage { snapshot, root_device } => {
+                let ebs = EbsBlockDevice::builder().snapshot_id(snapshot.as_str()).build();
+                let root = BlockDeviceMapping::builder().device_name(root_device).ebs(ebs).build();
+                let call = ec2.register_image().name("snapferry-dry-run").root_device_name(root_device);
+                dry!(call.block_device_mappings(root).set_tag_specifications(tagged(ResourceType::Image)))
             }
             Probe::StopInstance(instance) => dry!(ec2.stop_instances().instance_ids(instance.as_str())),
             Probe::StartInstance(instance) => dry!(ec2.start_instances().instance_ids(instance.as_str())),
@@ -252,6 +278,9 @@ impl Probe {
             Self::DetachVolume(volume) => Asked::new("ec2:DetachVolume", "volume", volume.as_str()),
             Self::DeleteVolume(volume) => Asked::new("ec2:DeleteVolume", "volume", volume.as_str()),
             Self::RunInstance { image, .. } => Asked::new("ec2:RunInstances", "image", image),
+            Self::RegisterImage { snapshot, .. } => {
+                Asked::new("ec2:RegisterImage", "snapshot", snapshot.as_str())
+            }
             Self::StopInstance(instance) => Asked::new("ec2:StopInstances", "instance", instance.as_str()),
             Self::StartInstance(instance) => Asked::new("ec2:StartInstances", "instance", instance.as_str()),
             Self::TerminateInstance(instance) => {
@@ -295,5 +324,6 @@ mod tests {
         let denied = of("UnauthorizedOperation", message).unwrap().unwrap();
         assert_eq!(denied.action, "ec2:CreateTags");
         assert_eq!(denied.resource, "arn:aws:ec2:eu-central-1:111122223333:volume/*");
+        assert!(denied.is_on("volume") && !denied.is_on("instance"));
     }
 }

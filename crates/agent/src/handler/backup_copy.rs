@@ -16,7 +16,7 @@ use snapferry_types::{RecoveryPointId, SnapshotId, Transport};
 use snapferry_wire::v1;
 
 use super::checkpoint::Checkpoint;
-use super::store::{About, ToStore};
+use super::store::{About, ToRead, ToStore};
 use super::streaming_backup::reader;
 use super::{made, share, store};
 use crate::context::TaskContext;
@@ -26,11 +26,15 @@ pub(super) async fn run(
     spec: &BackupCopySpec,
 ) -> Result<Vec<v1::Made>, TransferError> {
     let mut checkpoint = Checkpoint::read(context)?;
-    let is_incremental = spec.base.is_some() && !spec.full;
-    let instance = &spec.meta.instance;
     let looker = context.tenant(SessionScope::BackupCopy).await?;
-    let transport =
-        store::transport(context, &looker, spec.transport, instance, is_incremental, &mut checkpoint).await?;
+    let of_source: Vec<SnapshotId> = spec.meta.volumes.iter().map(|one| one.snapshot_id.clone()).collect();
+    let what = ToRead {
+        instance: &spec.meta.instance,
+        is_incremental: spec.base.is_some() && !spec.full,
+        read_as: spec.read_as,
+        snapshots: &of_source,
+    };
+    let transport = store::transport(context, &looker, spec.transport, what, &mut checkpoint).await?;
     let shares = spec.read_as == ReadAs::Service || transport == Transport::HotAdd;
     let account = if shares { context.tenant(SessionScope::Backup).await? } else { looker };
     let media = context.media_agent().await?;

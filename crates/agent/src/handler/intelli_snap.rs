@@ -36,6 +36,7 @@ pub(super) async fn run(
     if let Some(wanted) = &spec.vault {
         vault::check(context, &account, wanted, &seen.config).await?;
     }
+    snapshot::preflight(context, &account, &spec.instance).await?;
     let snapshots = snapshot::take(context, &account, Purpose::RecoveryPoint, seen, &mut checkpoint).await?;
     let mut vaults = Vec::new();
     if let Some(wanted) = &spec.vault {

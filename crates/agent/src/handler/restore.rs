@@ -19,10 +19,11 @@ use snapferry_types::spec::{RestoreSpec, RestoreTarget};
 use snapferry_wire::v1;
 
 use super::marks::Marks;
+use super::restore_preflight::To;
 use super::restore_source::Origin;
 use super::{
     made, restore_attach, restore_check, restore_done, restore_image, restore_in_place, restore_instance,
-    restore_volumes, stage,
+    restore_preflight, restore_volumes, stage,
 };
 use crate::context::TaskContext;
 
@@ -61,8 +62,10 @@ pub(super) async fn run(
             let wish = availability_zone.as_deref();
             let zone =
                 restore_check::volumes(context, &account, wish, attach.as_ref(), original, &chosen).await?;
+            restore_preflight::run(context, &account, &chosen, To::Volumes(&zone)).await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
-            let restored = restore_volumes::run(context, &account, &staged, &zone, &spec.extra_tags).await?;
+            let restored =
+                restore_volumes::run(context, &account, &staged, &zone.name, &spec.extra_tags).await?;
             if let Some(attach) = attach {
                 restore_attach::run(context, &account, attach, &restored).await?;
             }
@@ -70,11 +73,14 @@ pub(super) async fn run(
         }
         RestoreTarget::Instance(new) => {
             let place = restore_check::instance(context, &account, original, new, &chosen).await?;
+            restore_preflight::run(context, &account, &chosen, To::Instance(&place, original)).await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             restore_instance::run(context, &account, &staged, original, spec, &place).await?
         }
         RestoreTarget::InPlace { keep_old_volumes, start } => {
             let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
+            let to = To::InPlace { seen: &seen, keep_old_volumes: *keep_old_volumes };
+            restore_preflight::run(context, &account, &chosen, to).await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             let zone = &seen.config.availability_zone;
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;

@@ -4,16 +4,25 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use snapferry_aws::ec2::{self, CheckedSubnet};
+use snapferry_aws::ec2::{self, CheckedSubnet, DescribedInstance};
 use snapferry_aws::{Account, AwsError};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::VolumeId;
 use snapferry_types::instance::{InstanceConfig, NetworkInterface};
-use snapferry_types::ledger::Purpose;
+use snapferry_types::ledger::{ObjectKind, Purpose};
 use snapferry_types::spec::{AttachTo, NewInstanceSpec};
 
 use super::restore_source::Chosen;
 use crate::context::TaskContext;
+
+/// Where new volumes are to be.
+#[derive(Debug, Clone)]
+pub(super) struct Zone {
+    /// The availability zone.
+    pub(super) name: String,
+    /// The instance that they are attached to.
+    pub(super) attach_to: Option<DescribedInstance>,
+}
 
 /// Where and as what a new instance is to start.
 #[derive(Debug, Clone)]
@@ -37,12 +46,12 @@ pub(super) async fn volumes(
     attach: Option<&AttachTo>,
     original: &InstanceConfig,
     chosen: &[Chosen],
-) -> Result<String, TransferError> {
+) -> Result<Zone, TransferError> {
     let Some(attach) = attach else {
         let zone = wish.unwrap_or(&original.availability_zone);
         let zones = ec2::zone_names(account).await?;
         if zones.iter().any(|known| known == zone) {
-            return Ok(zone.to_owned());
+            return Ok(Zone { name: zone.to_owned(), attach_to: None });
         }
         let message = format!(
             "{} has no availability zone {zone}: choose one of {}",
@@ -54,7 +63,7 @@ pub(super) async fn volumes(
     let described = ec2::describe_instance(account, &attach.instance)
         .await
         .map_err(|error| TransferError::from(error).context(format!("attach to {}", attach.instance)))?;
-    let zone = described.config.availability_zone;
+    let zone = described.config.availability_zone.clone();
     if let Some(wish) = wish.filter(|wish| *wish != zone) {
         let message = format!(
             "{} is in {zone}, the volumes are wanted in {wish}: leave out the zone, or attach to another instance",
@@ -95,7 +104,37 @@ pub(super) async fn volumes(
             ));
         }
     }
-    Ok(zone)
+    let is_foreign = |id: &VolumeId| !ours.iter().any(|one| one == id.as_str());
+    let n_others = described.config.volumes.iter().filter(|one| is_foreign(&one.volume_id)).count();
+    room(account, &described.config, n_others, chosen.len()).await?;
+    Ok(Zone { name: zone, attach_to: Some(described) })
+}
+
+/// Whether an instance can have so many more volumes, as far as its type says.
+async fn room(
+    account: &Account,
+    instance: &InstanceConfig,
+    n_volumes: usize,
+    n_more: usize,
+) -> Result<(), TransferError> {
+    let kind = match ec2::describe_instance_type(account, &instance.instance_type).await {
+        Ok(kind) => kind,
+        Err(error) => {
+            tracing::debug!(%error, "the instance type is not looked at");
+            return Ok(());
+        }
+    };
+    let Some(most) = kind.max_attachments.and_then(|most| usize::try_from(most).ok()) else { return Ok(()) };
+    let n_interfaces = if kind.is_limit_shared { instance.network_interfaces.len() } else { 0 };
+    if n_volumes + n_interfaces + n_more <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "{} of type {} takes {most} attachments and has {n_volumes} volumes and {n_interfaces} network interfaces that \
+         count: there is no room for {n_more} more; detach some, choose fewer volumes, or attach to another instance",
+        instance.instance_id, kind.instance_type
+    );
+    Err(TransferError::new(ErrorClass::Invalid, message))
 }
 
 /// Where a new instance is to start.
@@ -117,15 +156,44 @@ pub(super) async fn instance(
         );
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
-    if let Some(ip) = &wanted.private_ip
-        && ip.parse::<Ipv4Addr>().is_err()
-    {
-        let message = format!("private_ip: {ip} is not an IPv4 address");
-        return Err(TransferError::new(ErrorClass::Invalid, message));
-    }
+    let address = wanted.private_ip.as_ref().map(|ip| {
+        ip.parse::<Ipv4Addr>().map_err(|_| {
+            TransferError::new(ErrorClass::Invalid, format!("private_ip: {ip} is not an IPv4 address"))
+        })
+    });
+    let address = address.transpose()?;
     let interfaces = interfaces(context, account, original, wanted).await?;
+    if let (Some(address), Some(primary)) = (address, interfaces.first()) {
+        let label = original.instance_id.as_str();
+        // An instance of ours may have it already.
+        let made = context.ledger.existing(ObjectKind::Instance, Purpose::RestoreResult, label).await;
+        if made.is_none() {
+            check_address(account, &primary.subnet_id, address).await?;
+        }
+    }
     let key_name = key_name(context, account, original, wanted).await?;
     Ok(Place { wanted: wanted.clone(), interfaces, key_name })
+}
+
+/// Whether an instance can have this address in this subnet.
+async fn check_address(account: &Account, subnet_id: &str, address: Ipv4Addr) -> Result<(), TransferError> {
+    let refuse = |why: String| {
+        let message = format!(
+            "private_ip: {address} {why}: choose another address of subnet {subnet_id}, or leave it to AWS"
+        );
+        Err(TransferError::new(ErrorClass::Invalid, message))
+    };
+    if let Some(why) = ec2::check_subnet(account, subnet_id).await?.refuses(address) {
+        return refuse(why);
+    }
+    match ec2::holder_of_address(account, subnet_id, address).await {
+        Ok(None) => Ok(()),
+        Ok(Some(holder)) => refuse(format!("is taken by network interface {holder}")),
+        Err(error) => {
+            tracing::debug!(%error, "who has the address is not known");
+            Ok(())
+        }
+    }
 }
 
 /// The interfaces that can be made: the primary one must be, of the others it is said which cannot.

@@ -7,8 +7,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use snapferry_aws::Account;
 use snapferry_aws::ec2::{self, Exclude};
+use snapferry_aws::{Account, Probe};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::block::blocks_in_gib;
 use snapferry_types::instance::{InstanceConfig, VolumeConfig};
@@ -17,6 +17,7 @@ use snapferry_types::{InstanceId, SnapshotId, VolumeId};
 
 use super::checkpoint::{Checkpoint, Seen};
 use super::objects;
+use super::preflight::Preflight;
 use crate::context::TaskContext;
 
 /// A complete snapshot.
@@ -50,7 +51,18 @@ pub(super) async fn see(
         return Ok(seen.clone());
     }
     let described = ec2::describe_instance(account, instance).await?;
+    if let Some(failed) = described.volumes.iter().find(|volume| volume.state == "error") {
+        let message = format!(
+            "{} of {instance} is in state error, and AWS takes no snapshots of it: detach it, or put another in its \
+             place, and start the backup again",
+            failed.id
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
     for note in described.notes {
+        context.note(true, note).await?;
+    }
+    if let Some(note) = instance_store(account, &described.config).await {
         context.note(true, note).await?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -59,6 +71,43 @@ pub(super) async fn see(
     checkpoint.seen = Some(seen.clone());
     checkpoint.keep(context).await?;
     Ok(seen)
+}
+
+/// What is said of disks of the machine that the instance runs on; nothing where it has none, or nobody may look.
+async fn instance_store(account: &Account, config: &InstanceConfig) -> Option<String> {
+    let kind = ec2::describe_instance_type(account, &config.instance_type).await;
+    let kind =
+        kind.inspect_err(|error| tracing::debug!(%error, "the instance type is not looked at")).ok()?;
+    if !kind.has_instance_store {
+        return None;
+    }
+    let devices = match &config.image_id {
+        Some(image) => ec2::instance_store_devices(account, image).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let devices = if devices.is_empty() {
+        "as /dev/nvme… or ephemeral disks".to_owned()
+    } else {
+        format!("at {}", devices.join(", "))
+    };
+    Some(format!(
+        "the instance store of {} ({} GB, {devices}) is not backed up: it is no EBS volume, and no snapshot holds it",
+        kind.instance_type, kind.instance_store_gb
+    ))
+}
+
+/// Asks whether the snapshots may be taken.
+///
+/// # Errors
+/// [`TransferError`] that names the missing permission.
+pub(super) async fn preflight(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    instance: &InstanceId,
+) -> Result<(), TransferError> {
+    let mut ask = Preflight::new(context);
+    ask.call(account, Probe::CreateSnapshots(instance.clone()));
+    ask.run().await
 }
 
 /// Takes the snapshots of what was seen, or finds those of an earlier attempt, and waits until they are complete.

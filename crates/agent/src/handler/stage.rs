@@ -79,7 +79,10 @@ pub(super) async fn all(
         region: account.region(),
         product_codes: &[],
         unshareable: None,
-        is_on_outpost: false,
+        outpost: None,
+        tenant: account,
+        reads_as_service: false,
+        snapshots: &[],
         before: marks.transport(),
     };
     let transport = transport::choose(context, spec.transport, work).await?;

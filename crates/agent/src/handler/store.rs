@@ -22,6 +22,7 @@ use snapferry_types::catalogue::{
 };
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::ledger::LedgerEntry;
+use snapferry_types::spec::ReadAs;
 use snapferry_types::{
     AccountId, BLOCK_SIZE, LedgerId, RecoveryPointId, SnapshotId, Transport, TransportWish, VolumeId,
 };
@@ -71,6 +72,19 @@ pub(super) struct About {
     pub(super) copy_of: Option<RecoveryPointId>,
 }
 
+/// What is to be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToRead<'a> {
+    /// The instance.
+    pub(super) instance: &'a InstanceConfig,
+    /// Whether only changes are.
+    pub(super) is_incremental: bool,
+    /// Whose credentials read the blocks.
+    pub(super) read_as: ReadAs,
+    /// Snapshots that are there already: what is copied, or the base.
+    pub(super) snapshots: &'a [SnapshotId],
+}
+
 /// Chooses how blocks are read, and keeps the choice for the next attempt.
 ///
 /// # Errors
@@ -79,10 +93,10 @@ pub(super) async fn transport(
     context: &Arc<TaskContext>,
     tenant: &Account,
     wish: TransportWish,
-    instance: &InstanceConfig,
-    is_incremental: bool,
+    what: ToRead<'_>,
     checkpoint: &mut Checkpoint,
 ) -> Result<Transport, TransferError> {
+    let ToRead { instance, is_incremental, read_as, snapshots } = what;
     let unshareable = match share::check(tenant, instance).await {
         Ok(()) => None,
         Err(error) if error.class == ErrorClass::Invalid => Some(error.message),
@@ -96,7 +110,10 @@ pub(super) async fn transport(
         region: &instance.region,
         product_codes: &instance.product_codes,
         unshareable: unshareable.as_deref(),
-        is_on_outpost: instance.outpost_arn.is_some(),
+        outpost: instance.outpost_arn.as_deref(),
+        tenant,
+        reads_as_service: read_as == ReadAs::Service,
+        snapshots,
         before: checkpoint.transport,
     };
     let chosen = transport::choose(context, wish, work).await?;

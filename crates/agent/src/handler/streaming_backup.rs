@@ -20,7 +20,7 @@ use snapferry_types::{RecoveryPointId, SnapshotId};
 use snapferry_wire::v1;
 
 use super::checkpoint::Checkpoint;
-use super::store::{About, ToStore};
+use super::store::{About, ToRead, ToStore};
 use super::{made, share, snapshot, store};
 use crate::context::TaskContext;
 
@@ -36,19 +36,24 @@ pub(super) async fn run(
     }
     let seen = snapshot::see(context, &account, &spec.instance, &mut checkpoint).await?;
     let base = spec.base.clone().filter(|_| !spec.full);
-    let is_incremental = base.is_some();
-    let transport =
-        store::transport(context, &account, spec.transport, &seen.config, is_incremental, &mut checkpoint)
-            .await?;
+    let of_base: Vec<SnapshotId> =
+        base.iter().flat_map(|base| &base.snapshots).map(|(_, snapshot)| snapshot.clone()).collect();
     if spec.read_as == ReadAs::Service {
         share::check(&account, &seen.config).await?;
     }
+    let what = ToRead {
+        instance: &seen.config,
+        is_incremental: base.is_some(),
+        read_as: spec.read_as,
+        snapshots: &of_base,
+    };
+    let transport = store::transport(context, &account, spec.transport, what, &mut checkpoint).await?;
+    snapshot::preflight(context, &account, &spec.instance).await?;
     let snapshots = snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;
     let of_volumes: Vec<_> =
         snapshots.taken.iter().map(|one| (one.volume.clone(), one.snapshot.clone())).collect();
-    let of_base = base.iter().flat_map(|base| &base.snapshots);
-    let to_read: Vec<SnapshotId> =
-        of_volumes.iter().chain(of_base).map(|(_, snapshot)| snapshot.clone()).collect();
+    let taken = of_volumes.iter().map(|(_, snapshot)| snapshot.clone());
+    let to_read: Vec<SnapshotId> = taken.chain(of_base).collect();
     let what = ToStore {
         owner: account.clone(),
         reader: reader(context, &account, spec.read_as, &to_read).await?,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::ec2::{self, NewCopy};
-use snapferry_aws::{Account, SessionScope, kms};
+use snapferry_aws::{Account, KeyUse, Probe, SessionScope};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::aws::Tag;
 use snapferry_types::catalogue::VaultMeta;
@@ -21,6 +21,7 @@ use snapferry_types::spec::{VaultSpec, VaultTo};
 use snapferry_types::{Region, SnapshotId, VolumeId};
 
 use super::objects::{self, parse_one};
+use super::preflight::{Preflight, keys_of, stand_in};
 use super::share;
 use super::snapshot::{Snapshots, TakenSnapshot};
 use crate::context::TaskContext;
@@ -45,16 +46,53 @@ pub(super) async fn check(
         VaultTo::Tenant => {}
         VaultTo::ServiceShare | VaultTo::ServiceCopy => share::check(tenant, config).await?,
     }
-    if let Some(key) = &vault.kms_key_id {
-        let owner = owner_of_copies(context, tenant, vault).await?;
-        match kms::describe_key(&owner, key).await {
-            Ok(info) => info.usable()?,
-            // Permission to look is not permission to use: the copy will tell.
-            Err(snapferry_aws::AwsError::AccessDenied { .. }) => {}
-            Err(error) => return Err(TransferError::from(error).context("find the key of the vault")),
+    preflight(context, tenant, vault, config).await
+}
+
+/// Asks whether copies and shares may be made, and whether the keys let it be.
+async fn preflight(
+    context: &Arc<TaskContext>,
+    tenant: &Account,
+    vault: &VaultSpec,
+    config: &InstanceConfig,
+) -> Result<(), TransferError> {
+    let mut ask = Preflight::new(context);
+    if ask.is_late() {
+        return Ok(());
+    }
+    let owner = owner_of_copies(context, tenant, vault).await?;
+    let snapshot = stand_in(tenant).await;
+    let copies = match vault.to {
+        VaultTo::Tenant => Some(tenant.clone()),
+        VaultTo::ServiceShare => None,
+        // Where the snapshots are: their keys are used there.
+        VaultTo::ServiceCopy => Some(context.service_in(tenant.region(), SessionScope::IntelliSnap).await?),
+    };
+    if let Some(reader) = copies {
+        for (key, volume) in keys_of(&config.volumes) {
+            let way = format!(
+                "let account {} use the key in its policy (kms:DescribeKey, kms:Decrypt, kms:CreateGrant, \
+                 kms:ReEncrypt*), or choose another vault",
+                reader.account()
+            );
+            ask.key(&reader, (key, KeyUse::Decrypt), volume, way);
         }
     }
-    Ok(())
+    if let Some(key) = &vault.kms_key_id {
+        let way = "choose another key for the vault, or allow it in the key's policy and the role's";
+        ask.key(&owner, (key, KeyUse::GenerateDataKeyWithoutPlaintext), "the vault", way);
+    }
+    match (vault.to, snapshot) {
+        (VaultTo::Tenant, Some(snapshot)) => {
+            let source_region = tenant.region().clone();
+            ask.call(&owner, Probe::CopySnapshot { source_region, snapshot });
+        }
+        (VaultTo::ServiceShare | VaultTo::ServiceCopy, Some(snapshot)) => {
+            ask.call(tenant, Probe::ShareSnapshot { snapshot, with: owner.account().clone() });
+        }
+        (_, None) => {}
+    }
+    ask.run().await
 }
 
 /// Copies or shares the snapshots; answers where they are when all of it is complete.

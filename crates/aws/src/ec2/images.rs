@@ -105,6 +105,25 @@ pub async fn image_available(account: &Account, image: &str) -> Result<bool, Aws
     }
 }
 
+/// The devices that an image gives to disks of the instance's own machine, which no snapshot holds.
+///
+/// # Errors
+/// [`AwsError::NotFound`], …
+pub async fn instance_store_devices(account: &Account, image: &str) -> Result<Vec<String>, AwsError> {
+    let asked = Asked::new("ec2:DescribeImages", "image", image);
+    let reply = account
+        .call(|| async {
+            let call = account.ec2().describe_images().image_ids(image);
+            call.send().await.map_err(|error| asked.sort(&error))
+        })
+        .await?;
+    let found = reply.images.unwrap_or_default().into_iter().next();
+    let found = found.ok_or_else(|| AwsError::NotFound { what: "image", id: image.to_owned() })?;
+    let mappings = found.block_device_mappings.unwrap_or_default().into_iter();
+    let of_machine = mappings.filter(|mapping| mapping.virtual_name.is_some());
+    Ok(of_machine.filter_map(|mapping| mapping.device_name).collect())
+}
+
 /// Deregisters an image; one that is gone is done. Its snapshots stay.
 ///
 /// # Errors

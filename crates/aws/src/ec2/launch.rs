@@ -153,7 +153,8 @@ pub async fn terminate_instance(account: &Account, instance: &InstanceId) -> Res
     }
 }
 
-fn profile(arn_or_name: &str) -> IamInstanceProfileSpecification {
+/// An instance profile by what names it.
+pub(crate) fn profile(arn_or_name: &str) -> IamInstanceProfileSpecification {
     let profile = IamInstanceProfileSpecification::builder();
     if arn_or_name.starts_with("arn:") { profile.arn(arn_or_name) } else { profile.name(arn_or_name) }.build()
 }

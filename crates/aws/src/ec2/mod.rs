@@ -25,7 +25,9 @@ pub use attachments::{
     wait_volume_detached, wait_volume_off,
 };
 pub use copies::{NewCopy, copy_snapshot};
-pub use images::{ImageVolume, NewImage, deregister_image, image_available, register_image};
+pub use images::{
+    ImageVolume, NewImage, deregister_image, image_available, instance_store_devices, register_image,
+};
 pub use imports::{
     ImportFormat, ImportPhase, ImportState, NewImport, cancel_import, find_import_by_ledger_tag,
     import_snapshot, import_state, wait_import,
@@ -34,14 +36,15 @@ pub use instance_types::{DescribedInstanceType, describe_instance_type};
 pub use instances::{
     DescribedInstance, InstancePage, InstanceSummary, describe_instance, instance_state, list_instances,
 };
+pub(crate) use launch::profile;
 pub use launch::{NewInstance, run_instance, terminate_instance, wait_instance_running};
-pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet};
+pub use network::{CheckedSubnet, check_key_pair, check_security_groups, check_subnet, holder_of_address};
 pub use power::{modify_delete_on_termination, start_instance, stop_instance, wait_instance_stopped};
 pub use regions::{region_exists, zone_names};
 pub use remove::{Removal, remove_object, share_id};
 pub use sharing::{share_snapshot, snapshot_product_codes, snapshot_sharing, unshare_snapshot};
 pub use snapshots::{
-    SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, snapshot_states,
+    SnapshotPhase, SnapshotState, delete_snapshot, existing_snapshots, one_of_ours, snapshot_states,
     wait_snapshots_completed,
 };
 pub use tags::{FittedTags, create_tags, delete_tags, find_by_ledger_tag, fit_tags};

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_ec2::types::Filter;
 use snapferry_types::aws::Tag;
+use snapferry_types::ledger::TAG_LEDGER;
 use snapferry_types::{AccountId, SnapshotId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,8 @@ use crate::session::Account;
 const LONGEST_WAIT: Duration = Duration::from_secs(48 * 3_600);
 /// Snapshots asked about in one call.
 const IDS_PER_CALL: usize = 200;
+/// The smallest page that AWS gives.
+const SOME_OF_OURS: i32 = 5;
 
 /// How far a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +125,24 @@ pub async fn existing_snapshots(
         }
     }
     Ok(existing)
+}
+
+/// Some complete snapshot of the account in the region that carries our tag: a stand-in for one that is not made yet.
+///
+/// # Errors
+/// [`AwsError`].
+pub async fn one_of_ours(account: &Account) -> Result<Option<SnapshotId>, AwsError> {
+    let asked = Asked::new("ec2:DescribeSnapshots", "snapshots of account", account.account().as_str());
+    let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
+    let reply = account
+        .call(|| async {
+            let call = account.ec2().describe_snapshots().owner_ids("self").max_results(SOME_OF_OURS);
+            let call = call.filters(filter("tag-key", TAG_LEDGER)).filters(filter("status", "completed"));
+            call.send().await.map_err(|error| asked.sort(&error))
+        })
+        .await?;
+    let mut found = reply.snapshots.unwrap_or_default().into_iter();
+    Ok(found.find_map(|snapshot| snapshot.snapshot_id?.parse().ok()))
 }
 
 /// Waits until all snapshots are completed; `on_progress` gets all states after every look.

@@ -38,7 +38,7 @@ async fn what_is_missing_is_named_and_nothing_is_made() {
         Probe::DeleteSnapshot(snapshot.clone()),
         Probe::CreateVolume {
             zone: config.availability_zone.clone(),
-            snapshot: Some(snapshot),
+            snapshot: Some(snapshot.clone()),
             kms_key_id: None,
         },
         Probe::AttachVolume {
@@ -53,7 +53,9 @@ async fn what_is_missing_is_named_and_nothing_is_made() {
             instance_type: config.instance_type.clone(),
             subnet: Some(config.network_interfaces[0].subnet_id.clone()),
             security_groups: config.network_interfaces[0].security_group_ids.clone(),
+            profile: config.iam_instance_profile_arn.clone(),
         },
+        Probe::RegisterImage { snapshot: snapshot.clone(), root_device: config.root_device_name.clone() },
         Probe::StopInstance(instance.clone()),
         Probe::StartInstance(instance.clone()),
         Probe::TerminateInstance(instance.clone()),
@@ -79,6 +81,7 @@ async fn what_is_missing_is_named_and_nothing_is_made() {
             "ec2:DetachVolume",
             "ec2:DeleteVolume",
             "ec2:RunInstances",
+            "ec2:RegisterImage",
             "ec2:StopInstances",
             "ec2:StartInstances",
             "ec2:TerminateInstances",

@@ -10,11 +10,12 @@ pub(super) fn attach(call: &Call<'_>) -> Result<String, Refusal> {
     let (id, instance_id) = (call.form.required("VolumeId")?, call.form.required("InstanceId")?);
     let device = call.form.required("Device")?;
     let world = &call.context.world;
-    let volume = {
+    let (instance, volume) = {
         let state = world.read();
-        state.instance(call.account(), call.region, instance_id)?;
-        state.volume(call.account(), call.region, id)?.clone()
+        let instance = state.instance(call.account(), call.region, instance_id)?.clone();
+        (instance, state.volume(call.account(), call.region, id)?.clone())
     };
+    call.caller.demand(&call.asked_of("instance", instance_id, &instance.tags))?;
     call.permit(&call.asked_of("volume", id, &volume.tags))?;
     // The place is taken first and the device made after, so that two calls cannot both have it.
     let attachment = world.change(|state| take_place(state, call, id, instance_id, device))?;
@@ -116,6 +117,10 @@ pub(super) fn detach(call: &Call<'_>) -> Result<String, Refusal> {
     let id = call.form.required("VolumeId")?;
     let (world, is_forced) = (&call.context.world, call.form.flag("Force"));
     let volume = world.read().volume(call.account(), call.region, id)?.clone();
+    let holder = volume.attachment.as_ref().and_then(|at| world.read().instances.get(&at.instance).cloned());
+    if let Some(instance) = holder {
+        call.caller.demand(&call.asked_of("instance", &instance.id, &instance.tags))?;
+    }
     call.permit(&call.asked_of("volume", id, &volume.tags))?;
     let attachment = world.change(|state| begin_to_leave(state, call, id))?;
     if attachment.link.is_some() {

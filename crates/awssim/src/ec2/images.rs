@@ -13,7 +13,7 @@ pub(super) fn register(call: &Call<'_>) -> Result<String, Refusal> {
     let root_device = form.text("RootDeviceName").unwrap_or("/dev/sda1");
     let mappings = mapping::read(form)?;
     let tags = tags::requested(form, "image")?;
-    call.permit_any()?;
+    call.permit(&call.asked(&format!("arn:aws:ec2:{}::image/*", call.region)))?;
     if !mappings.iter().any(|one| one.device == root_device && one.snapshot.is_some()) {
         return Err(ec2_error(
             "InvalidBlockDeviceMapping",

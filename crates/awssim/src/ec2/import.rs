@@ -5,7 +5,7 @@ use super::{Call, encryption, page, tags};
 use crate::faults::Refusal;
 use crate::server::form::{Form, ec2_error};
 use crate::server::xml::Xml;
-use crate::world::{ImageFormat, ImportStep, ImportTask, new_id};
+use crate::world::{ImageFormat, ImportStep, ImportTask, Via, new_id};
 
 /// The role that VM import takes when none is named.
 const DEFAULT_ROLE: &str = "vmimport";
@@ -45,7 +45,16 @@ pub(super) fn create(call: &Call<'_>) -> Result<String, Refusal> {
         let object =
             object.ok_or_else(|| invalid(format!("The given S3 object {bucket}/{key} does not exist")))?;
         let image_bytes = object.size_bytes();
+        let sealed_with = object.headers.get("x-amz-server-side-encryption-aws-kms-key-id").cloned();
         let importer = state.importer(call.account(), role);
+        if let Some(named) = sealed_with {
+            let now = call.now_ms();
+            let arn = state.find_key(call.account(), call.region, &named, now).unwrap_or(named);
+            let opened = state.use_key(&importer, &arn, &["Decrypt"], Via::S3, now);
+            opened.map_err(|refusal| {
+                invalid(format!("The given S3 object {bucket}/{key} cannot be read: {refusal}"))
+            })?;
+        }
         let encrypted = form.maybe_flag("Encrypted");
         let encryption =
             encryption::plan_for(&importer, state, call, encrypted, form.text("KmsKeyId"), None)?;

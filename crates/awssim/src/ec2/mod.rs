@@ -119,14 +119,32 @@ impl Call<'_> {
         self.reply(|xml| xml.text("return", true))
     }
 
-    /// Demands the permission; with DryRun nothing more happens.
+    /// Demands the permission, and that to tag what is made; with DryRun nothing more happens.
     fn permit(&self, asked: &Asked) -> Result<(), Refusal> {
         self.caller.demand(asked)?;
+        self.permit_tags()?;
         if self.form.flag("DryRun") {
             return Err(ec2_error(
                 "DryRunOperation",
                 "Request would have succeeded, but DryRun flag is set.",
             ));
+        }
+        Ok(())
+    }
+
+    /// A call that makes something with tags is a CreateTags too, told apart by what it comes with.
+    fn permit_tags(&self) -> Result<(), Refusal> {
+        for one in self.form.structures("TagSpecification") {
+            let kind = one.text("ResourceType").unwrap_or_default();
+            let owner = if matches!(kind, "snapshot" | "image") { "" } else { self.account() };
+            let resource = format!("arn:aws:ec2:{}:{owner}:{kind}/*", self.region);
+            let mut asked = Asked::new("ec2:CreateTags", resource)
+                .with("ec2:Region", self.region)
+                .with("ec2:CreateAction", self.action);
+            for (key, value) in tags::pairs(&one, "Tag") {
+                asked = asked.with(&format!("aws:RequestTag/{key}"), value).with("aws:TagKeys", key);
+            }
+            self.caller.demand(&asked)?;
         }
         Ok(())
     }

@@ -159,6 +159,7 @@ pub(super) fn interfaces(call: &Call<'_>) -> Result<String, Refusal> {
                     "subnet-id" => one(&interface.subnet),
                     "vpc-id" => one(&interface.vpc),
                     "group-id" => Some(interface.groups.clone()),
+                    "addresses.private-ip-address" => one(&interface.private_ip),
                     _ => None,
                 })?;
                 if passes && (ids.is_empty() || ids.contains(&interface.id)) {

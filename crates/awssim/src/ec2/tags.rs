@@ -23,7 +23,8 @@ pub(super) fn all_requested(form: &Form) -> Vec<(String, String)> {
     specified.iter().flat_map(|one| pairs(one, "Tag")).chain(pairs(form, "Tag")).collect()
 }
 
-fn pairs(form: &Form, name: &str) -> Vec<(String, String)> {
+/// Tags as a request has them.
+pub(super) fn pairs(form: &Form, name: &str) -> Vec<(String, String)> {
     let tags = form.structures(name).into_iter();
     tags.filter_map(|tag| {
         tag.text("Key").map(|key| (key.to_owned(), tag.text("Value").unwrap_or_default().to_owned()))

@@ -27,7 +27,7 @@ use crate::faults::{self, FaultPlan, Refusal};
 use crate::server::Context;
 use crate::server::sigv4::{ChunkSigner, Signed};
 use crate::server::xml::Xml;
-use crate::world::{Asked, Caller, State};
+use crate::world::{Asked, Caller, KeyRefusal, State, Via};
 use error::S3Error;
 pub(crate) use files::{ObjectFiles, ObjectReader};
 use route::{Operation, Target};
@@ -179,6 +179,25 @@ impl Call<'_> {
             headers.insert("content-encoding".to_owned(), own.join(","));
         }
         Ok(headers)
+    }
+
+    /// Demands the key that the headers say the object is to be encrypted with; S3 uses it for the caller.
+    fn permit_key(&self, headers: &BTreeMap<String, String>, actions: &[&str]) -> Result<(), S3Error> {
+        let Some(named) = headers.get("x-amz-server-side-encryption-aws-kms-key-id") else { return Ok(()) };
+        let (account, region, now) = (&self.caller.account, &self.signed.region, self.context.world.now_ms());
+        let used = self.context.world.change(|state| {
+            let arn = state.find_key(account, region, named, now);
+            let arn = arn.ok_or_else(|| KeyRefusal::NotFound { key: named.clone() })?;
+            state.use_key(self.caller, &arn, actions, Via::S3, now)
+        });
+        used.map_err(|refusal| match refusal {
+            KeyRefusal::Denied { .. } => S3Error::access_denied(refusal.to_string()),
+            KeyRefusal::NotFound { .. } => S3Error::new(400, "KMS.NotFoundException", refusal.to_string()),
+            KeyRefusal::Disabled { .. } => S3Error::new(400, "KMS.DisabledException", refusal.to_string()),
+            KeyRefusal::PendingDeletion { .. } => {
+                S3Error::new(400, "KMS.KMSInvalidStateException", refusal.to_string())
+            }
+        })
     }
 
     /// An answer with a document.

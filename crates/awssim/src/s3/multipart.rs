@@ -21,13 +21,16 @@ const LEAST_PART_BYTES: u64 = 5 << 20;
 
 pub(super) fn create(call: &Call<'_>) -> Answer {
     call.permit_object("PutObject")?;
+    let headers = call.kept_headers()?;
+    // The parts are opened again when they are put together.
+    call.permit_key(&headers, &["GenerateDataKey", "Decrypt"])?;
     let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     let upload = Upload {
         bucket: call.target.bucket.clone(),
         key: call.target.key.clone(),
         account: call.caller.account.clone(),
         started_ms: call.context.world.now_ms(),
-        headers: call.kept_headers()?,
+        headers,
         parts: BTreeMap::new(),
     };
     call.change(|state| Ok(state.uploads.insert(id.clone(), upload)))?;

@@ -15,6 +15,7 @@ const MOST_DELETED: usize = 1_000;
 pub(super) async fn put(call: &Call<'_>, body: Incoming) -> Answer {
     call.permit_object("PutObject")?;
     let headers = call.kept_headers()?;
+    call.permit_key(&headers, &["GenerateDataKey"])?;
     let received = body::to_file(call, body).await?;
     let object = Object {
         pieces: vec![received.draft.piece(received.size_bytes)],

@@ -33,6 +33,9 @@ use crate::{admin, ebs, ec2, kms, s3, sts};
 use form::Form;
 use sigv4::{ChunkSigner, KeyCache, Signed};
 
+/// What the name of an EC2 call has behind it when rules and counters look at a dry run.
+const DRY_RUN: &str = ":DryRun";
+
 /// Longest body of a query-protocol call, in bytes.
 const MOST_FORM: usize = 1 << 20;
 
@@ -307,7 +310,9 @@ async fn serve_query(
         .text("Action")
         .ok_or_else(|| Refusal::new(400, "MissingAction", None, "The request must contain an Action"))?
         .to_owned();
-    let call = Call::new(&signed.service, &action, &caller.account, &signed.region);
+    // Whoever hurts a call means the one that does something.
+    let counted = if form.flag("DryRun") { format!("{action}{DRY_RUN}") } else { action.clone() };
+    let call = Call::new(&signed.service, &counted, &caller.account, &signed.region);
     let plan = context.faults.before_call(call).await?;
     let (service, region) = (signed.service.clone(), signed.region.clone());
     let worker = Arc::clone(context);

@@ -211,8 +211,11 @@ fn condition_holds(operator: &str, have: Option<&Vec<String>>, wanted: &[String]
             _ => false,
         })
     };
-    let holds = if set == "ForAllValues" { have.iter().all(one) } else { have.iter().any(one) };
-    holds != negated
+    match set {
+        "ForAllValues" => have.iter().all(|value| one(value) != negated),
+        "ForAnyValue" => have.iter().any(|value| one(value) != negated),
+        _ => have.iter().any(one) != negated,
+    }
 }
 
 fn strings(value: &Value) -> Vec<String> {
@@ -314,6 +317,25 @@ mod tests {
             Some(true)
         );
         assert_eq!(verdict(statement, &asked.with("aws:ResourceTag/owner", "them")), None);
+    }
+
+    #[test]
+    fn of_a_set_every_value_counts_or_one_does() {
+        let statement = |operator: &str| {
+            json!([{ "Effect": "Allow", "Action": "ec2:CreateTags", "Resource": "*",
+                "Condition": { operator: { "aws:TagKeys": ["ours:*"] } } }])
+        };
+        let asked = |keys: &[&str]| {
+            let asked = Asked::new("ec2:CreateTags", "*");
+            keys.iter().fold(asked, |asked, key| asked.with("aws:TagKeys", *key))
+        };
+        let of = |operator: &str, keys: &[&str]| verdict(statement(operator), &asked(keys)) == Some(true);
+        assert!(of("ForAllValues:StringLike", &["ours:a", "ours:b"]));
+        assert!(!of("ForAllValues:StringLike", &["ours:a", "Name"]));
+        assert!(of("ForAllValues:StringNotLike", &["Name", "team"]));
+        assert!(!of("ForAllValues:StringNotLike", &["Name", "ours:a"]), "one of ours among them");
+        assert!(of("ForAnyValue:StringNotLike", &["Name", "ours:a"]));
+        assert!(!of("ForAnyValue:StringNotLike", &["ours:a"]));
     }
 
     #[test]

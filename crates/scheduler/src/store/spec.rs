@@ -161,6 +161,8 @@ async fn restore(
 ) -> Result<Described, StoreError> {
     let source = source_of(conn, row, restore).await?;
     let media_agent = source.media_agent();
+    // Disk images and snapshots that are there need no transport into AWS.
+    let writes_blocks = media_agent.is_some() && !matches!(restore.target, AskedTarget::DiskImage { .. });
     let (recovery_point, from) = match source {
         Source::Library { point, .. } => (point, RestoreFrom::Library),
         Source::Snapshots(holder) => (holder.id, RestoreFrom::Snapshots(Box::new(holder.meta))),
@@ -178,7 +180,7 @@ async fn restore(
         })),
         media_agent,
         superseded: Vec::new(),
-        wants_service: restore.transport.may_use_service_account(),
+        wants_service: writes_blocks && restore.transport.may_use_service_account(),
     })
 }
 

@@ -5,11 +5,13 @@
 
 use std::fmt::Write as _;
 
+use snapferry_aws::Account;
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::VolumeConfig;
-use snapferry_types::{Region, Transport, TransportWish};
+use snapferry_types::{Region, SnapshotId, Transport, TransportWish};
 
 use super::estimate::{Amount, Estimate};
+use super::route;
 use crate::context::TaskContext;
 
 /// What is to be moved.
@@ -27,36 +29,57 @@ pub(in super::super) struct Work<'a> {
     pub(in super::super) product_codes: &'a [String],
     /// Why the snapshots cannot be shared with the service account, where they cannot.
     pub(in super::super) unshareable: Option<&'a str>,
-    /// Whether what is read is on an Outpost.
-    pub(in super::super) is_on_outpost: bool,
+    /// The Outpost that what is read is on.
+    pub(in super::super) outpost: Option<&'a str>,
+    /// The tenant's account.
+    pub(in super::super) tenant: &'a Account,
+    /// Whether all blocks are read with the service account's credentials.
+    pub(in super::super) reads_as_service: bool,
+    /// Snapshots that are there already and are read too, or are the base.
+    pub(in super::super) snapshots: &'a [SnapshotId],
     /// What an earlier attempt has chosen.
     pub(in super::super) before: Option<Transport>,
 }
 
-/// Chooses, and says in the job what was chosen, out of what, and why.
+/// Chooses, and says in the job what was chosen, out of what, and why. Before a choice counts, the permissions that it
+/// needs are asked for; where one is missing the transport is out.
 ///
 /// # Errors
-/// [`TransferError`] of class `Invalid` when the wish cannot be kept here.
+/// [`TransferError`] of class `Invalid` when the wish cannot be kept here, `AccessDenied` for want of a permission.
 pub(in super::super) async fn choose(
     context: &TaskContext,
     wish: TransportWish,
     work: Work<'_>,
 ) -> Result<Transport, TransferError> {
-    let options = Transport::ALL.map(|transport| (transport, possible(context, transport, &work)));
+    let mut options = Transport::ALL.map(|transport| (transport, possible(context, transport, &work)));
     if let Some(before) = work.before {
         let still = options.iter().find(|(transport, _)| *transport == before);
         if matches!(still, Some((_, Ok(())))) {
             return Ok(before);
         }
     }
-    let decision = decide(
-        wish,
-        &options,
-        |transport| Estimate::of(transport, &amount(&work), &context.shared.prices),
-        |estimate| estimate.weight(&context.shared.prices),
-    )?;
-    context.note(false, decision.why).await?;
-    Ok(decision.transport)
+    let mut class = ErrorClass::Invalid;
+    loop {
+        let decision = decide(
+            wish,
+            &options,
+            |transport| Estimate::of(transport, &amount(&work), &context.shared.prices),
+            |estimate| estimate.weight(&context.shared.prices),
+        )
+        .map_err(|error| TransferError::new(class, error.message))?;
+        match route::check(context, decision.transport, &work).await {
+            Ok(()) => {
+                context.note(false, decision.why).await?;
+                return Ok(decision.transport);
+            }
+            Err(error) if error.retryable() || error.class == ErrorClass::Cancelled => return Err(error),
+            Err(error) => {
+                class = error.class;
+                let refused = options.iter_mut().filter(|(transport, _)| *transport == decision.transport);
+                refused.for_each(|(_, answer)| *answer = Err(error.message.clone()));
+            }
+        }
+    }
 }
 
 fn amount(work: &Work<'_>) -> Amount {
@@ -71,8 +94,13 @@ fn amount(work: &Work<'_>) -> Amount {
 
 /// Why a transport cannot be used for this work on this node.
 fn possible(context: &TaskContext, transport: Transport, work: &Work<'_>) -> Result<(), String> {
-    if work.is_on_outpost {
-        return Err("the instance is on an Outpost, whose snapshots are local to it".to_owned());
+    if let Some(outpost) = work.outpost {
+        let names: Vec<&str> = work.volumes.iter().map(|volume| volume.volume_id.as_str()).collect();
+        return Err(format!(
+            "{} of the instance are on the Outpost {outpost}, whose local snapshots cannot be read from the region: \
+             move the instance into the region, or back it up with AWS's own means on the Outpost",
+            names.join(", ")
+        ));
     }
     if transport == Transport::EbsDirect {
         return Ok(());

@@ -15,7 +15,7 @@ use snapferry_aws::{Account, AwsError, SessionScope};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
-use snapferry_types::{Fence, SnapshotId, TaskId, VolumeId};
+use snapferry_types::{Fence, InstanceId, SnapshotId, TaskId, VolumeId};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -309,6 +309,18 @@ impl HotAddNode {
             }
         }
         Ok(path)
+    }
+}
+
+impl HotAddNode {
+    /// The node as an instance.
+    pub(super) const fn instance(&self) -> &InstanceId {
+        &self.config.instance_id
+    }
+
+    /// The zone of its volumes.
+    pub(super) fn zone(&self) -> &str {
+        &self.zone
     }
 }
 

@@ -13,6 +13,19 @@ pub(crate) enum Via {
     Direct,
     /// By EC2 or EBS on the caller's behalf.
     Ebs,
+    /// By S3 on the caller's behalf.
+    S3,
+}
+
+impl Via {
+    /// The service as `kms:ViaService` names it, before the region.
+    const fn service(self) -> Option<&'static str> {
+        match self {
+            Self::Direct => None,
+            Self::Ebs => Some("ec2"),
+            Self::S3 => Some("s3"),
+        }
+    }
 }
 
 /// Why a key is not used.
@@ -109,8 +122,8 @@ impl State {
             .with("aws:PrincipalArn", &caller.arn)
             .with("aws:PrincipalAccount", &caller.account)
             .with("kms:CallerAccount", &caller.account);
-        if via == Via::Ebs {
-            asked = asked.with("kms:ViaService", format!("ec2.{}.amazonaws.com", key.region));
+        if let Some(service) = via.service() {
+            asked = asked.with("kms:ViaService", format!("{service}.{}.amazonaws.com", key.region));
         }
         if action == "CreateGrant" {
             asked = asked.with("kms:GrantIsForAWSResource", (via == Via::Ebs).to_string());

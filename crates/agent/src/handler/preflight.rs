@@ -1,0 +1,214 @@
+//! What a task will need of AWS is asked about before it makes anything: EC2 calls with DryRun, keys by KMS. What is
+//! missing ends the task at once, for good; the message names the permission, on what, for which account, and the way
+//! out. Only what AWS says clearly counts: a question without an answer is left to the call itself.
+//!
+//! Runs twice: nothing is made. A task that has something in its ledger is past the questions.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use snapferry_aws::{
+    Account, AwsError, Denied, KeyTrouble, KeyUse, Preflight as DryRuns, Probe, ec2, key_trouble,
+};
+use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::instance::VolumeConfig;
+use snapferry_types::ledger::{Purpose, ownership_tags};
+use snapferry_types::{LedgerId, SnapshotId, VolumeId};
+
+use crate::context::TaskContext;
+
+/// Questions that are asked together.
+#[derive(Debug)]
+pub(super) struct Preflight<'a> {
+    context: &'a TaskContext,
+    questions: Vec<Question>,
+}
+
+#[derive(Debug)]
+enum Question {
+    Call {
+        account: Account,
+        probe: Probe,
+        /// Kind of the resource that stands for one which is not made yet: a denial about it says nothing.
+        stand_in: Option<&'static str>,
+    },
+    Key {
+        account: Account,
+        key: String,
+        key_use: KeyUse,
+        /// Whose key it is, such as `vol-1`.
+        of: String,
+        /// What to do when it cannot be used.
+        way_out: String,
+    },
+}
+
+impl<'a> Preflight<'a> {
+    /// No questions yet.
+    pub(super) const fn new(context: &'a TaskContext) -> Self {
+        Self { context, questions: Vec::new() }
+    }
+
+    /// Whether the task has made something already: nothing is asked any more.
+    pub(super) fn is_late(&self) -> bool {
+        !self.context.spec.objects.is_empty()
+    }
+
+    /// Whether the account may make a call, on the very things that it will be about.
+    pub(super) fn call(&mut self, account: &Account, probe: Probe) {
+        self.questions.push(Question::Call { account: account.clone(), probe, stand_in: None });
+    }
+
+    /// [`Self::call`], where the resource of a kind (`volume`, `image`) stands for one that is not made yet. Policies may
+    /// tell the two apart by their tags, so a denial about that one does not count.
+    pub(super) fn call_with(&mut self, account: &Account, probe: Probe, stand_in: &'static str) {
+        let stand_in = Some(stand_in);
+        self.questions.push(Question::Call { account: account.clone(), probe, stand_in });
+    }
+
+    /// Whether the account may use a key so.
+    pub(super) fn key(
+        &mut self,
+        account: &Account,
+        (key, key_use): (&str, KeyUse),
+        of: impl ToString,
+        way_out: impl Into<String>,
+    ) {
+        self.questions.push(Question::Key {
+            account: account.clone(),
+            key: key.to_owned(),
+            key_use,
+            of: of.to_string(),
+            way_out: way_out.into(),
+        });
+    }
+
+    /// Asks all at once.
+    ///
+    /// # Errors
+    /// [`TransferError`] of a class that is not tried again, with everything that is missing.
+    pub(super) async fn run(self) -> Result<(), TransferError> {
+        if self.is_late() || self.questions.is_empty() {
+            return Ok(());
+        }
+        let spec = &self.context.spec;
+        let tags = ownership_tags(&spec.deployment, spec.task, Purpose::Transport, LedgerId::generate());
+        let dry_runs = DryRuns::new(tags);
+        let mut asked = Vec::with_capacity(self.questions.len());
+        for question in &self.questions {
+            asked.push(self.answer(&dry_runs, question));
+        }
+        let missing: Vec<TransferError> = join_all(asked).await.into_iter().flatten().collect();
+        if self.context.stop.token().is_cancelled() {
+            return Err(TransferError::cancelled());
+        }
+        all_of(&missing)
+    }
+
+    /// What is missing.
+    async fn answer(&self, dry_runs: &DryRuns, question: &Question) -> Option<TransferError> {
+        match question {
+            Question::Call { account, probe, stand_in } => {
+                let denied = dry_runs.check(account, std::slice::from_ref(probe)).await;
+                let denied = without_verdict(denied, probe)?.into_iter().next()?;
+                if stand_in.is_some_and(|kind| denied.is_on(kind)) {
+                    tracing::debug!(?denied, "a denial about what only stands in");
+                    return None;
+                }
+                Some(self.denial(account, &denied))
+            }
+            Question::Key { account, key, key_use, of, way_out } => {
+                let trouble = without_verdict(key_trouble(account, key, *key_use).await, key)??;
+                let class = match &trouble {
+                    KeyTrouble::Denied { .. } => ErrorClass::AccessDenied,
+                    KeyTrouble::Elsewhere { .. }
+                    | KeyTrouble::Missing { .. }
+                    | KeyTrouble::Unusable { .. } => ErrorClass::Invalid,
+                };
+                Some(TransferError::new(class, format!("{of}: {trouble}: {way_out}")))
+            }
+        }
+    }
+
+    fn denial(&self, account: &Account, denied: &Denied) -> TransferError {
+        let Denied { action, resource, message } = denied;
+        let service = self.context.spec.service_access.as_ref();
+        let is_service = service.is_some_and(|service| service.account == *account.account());
+        let whose = if is_service { "the service account" } else { "the tenant's account" };
+        let message = format!(
+            "{whose} {} lacks {action} on {resource}: allow it in the policy of its role or user (deploy/iam has \
+             policies to start from); AWS says: {message}",
+            account.account()
+        );
+        TransferError::new(ErrorClass::AccessDenied, message)
+    }
+}
+
+/// What AWS said; nothing where it gave no verdict.
+fn without_verdict<T>(answer: Result<T, AwsError>, asked: impl std::fmt::Debug) -> Option<T> {
+    answer.inspect_err(|error| tracing::debug!(?asked, %error, "the preflight has no verdict")).ok()
+}
+
+/// One error of all that is missing.
+fn all_of(missing: &[TransferError]) -> Result<(), TransferError> {
+    let Some(first) = missing.first() else { return Ok(()) };
+    let mut messages: Vec<&str> = Vec::with_capacity(missing.len());
+    for one in missing {
+        if !messages.contains(&one.message.as_str()) {
+            messages.push(&one.message);
+        }
+    }
+    let text =
+        format!("the preflight found what is missing, and nothing was made: {}", messages.join("; and "));
+    Err(TransferError::new(first.class, text))
+}
+
+/// The keys of encrypted volumes, each with the first volume that has it.
+pub(super) fn keys_of(volumes: &[VolumeConfig]) -> BTreeMap<&str, &VolumeId> {
+    let mut keys = BTreeMap::new();
+    for volume in volumes.iter().filter(|volume| volume.encrypted) {
+        if let Some(key) = &volume.kms_key_id {
+            keys.entry(key.as_str()).or_insert(&volume.volume_id);
+        }
+    }
+    keys
+}
+
+/// A snapshot of ours in the account, which stands for one that is not made yet; often there is none.
+pub(super) async fn stand_in(account: &Account) -> Option<SnapshotId> {
+    without_verdict(ec2::one_of_ours(account).await, "a snapshot of ours").flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_is_told_at_once() {
+        assert_eq!(all_of(&[]), Ok(()));
+        let missing = |message: &str| TransferError::new(ErrorClass::AccessDenied, message);
+        let error = all_of(&[missing("no a"), missing("no b"), missing("no a")]).unwrap_err();
+        assert_eq!((error.class, error.retryable()), (ErrorClass::AccessDenied, false));
+        assert!(error.message.ends_with("nothing was made: no a; and no b"), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_asked_about_once() {
+        let volume = |id: &str, encrypted: bool, key: Option<&str>| -> VolumeConfig {
+            serde_json::from_value(serde_json::json!({
+                "volume_id": id, "device_name": "/dev/sdf", "size_gib": 1, "volume_type": "gp3",
+                "encrypted": encrypted, "kms_key_id": key,
+            }))
+            .unwrap()
+        };
+        let volumes = [
+            volume("vol-1", true, Some("k")),
+            volume("vol-2", true, Some("k")),
+            volume("vol-3", false, None),
+            volume("vol-4", true, None),
+        ];
+        let keys: Vec<(&str, &str)> =
+            keys_of(&volumes).into_iter().map(|(key, of)| (key, of.as_str())).collect();
+        assert_eq!(keys, [("k", "vol-1")]);
+    }
+}

@@ -1,0 +1,157 @@
+//! What a restore needs in the tenant's account, asked before anything is made: the calls of its target, and the keys of
+//! what it makes.
+//!
+//! Runs twice: only asks.
+
+use std::sync::Arc;
+
+use snapferry_aws::ec2::DescribedInstance;
+use snapferry_aws::{Account, KeyUse, Probe};
+use snapferry_transfer::TransferError;
+use snapferry_types::instance::{InstanceConfig, VolumeConfig};
+
+use super::preflight::{Preflight, keys_of, stand_in};
+use super::restore_check::{Place, Zone};
+use super::restore_source::Chosen;
+use crate::context::TaskContext;
+
+/// A device name that hardly any instance has: only the permission is asked about.
+const FREE_DEVICE: &str = "/dev/sdz";
+
+/// What is to come of the blocks.
+#[derive(Debug)]
+pub(super) enum To<'a> {
+    /// Volumes, attached where an instance is given.
+    Volumes(&'a Zone),
+    /// A new instance like the one of old.
+    Instance(&'a Place, &'a InstanceConfig),
+    /// The volumes of this instance; those before are deleted unless they are kept.
+    InPlace {
+        /// As it is.
+        seen: &'a DescribedInstance,
+        /// Whether the volumes before are left.
+        keep_old_volumes: bool,
+    },
+}
+
+/// Asks for all of it.
+///
+/// # Errors
+/// [`TransferError`] of a class that is not tried again, with everything that is missing.
+pub(super) async fn run(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    chosen: &[Chosen],
+    to: To<'_>,
+) -> Result<(), TransferError> {
+    let mut ask = Preflight::new(context);
+    if ask.is_late() {
+        return Ok(());
+    }
+    let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
+    for (key, volume) in keys_of(&volumes) {
+        let way = "allow it in the key's policy and in the role's (kms:GenerateDataKeyWithoutPlaintext without \
+                   kms:ViaService: it is asked directly), enable the key, or choose another one for the restore \
+                   (--kms-key)";
+        ask.key(account, (key, KeyUse::GenerateDataKeyWithoutPlaintext), volume, way);
+    }
+    match to {
+        To::Volumes(zone) => {
+            create_volume(&mut ask, account, &zone.name, chosen);
+            if let Some(to) = &zone.attach_to {
+                attach(&mut ask, account, to, chosen);
+            }
+        }
+        To::Instance(place, original) => instance(&mut ask, account, place, original, chosen).await,
+        To::InPlace { seen, keep_old_volumes } => {
+            create_volume(&mut ask, account, &seen.config.availability_zone, chosen);
+            in_place(&mut ask, account, seen, chosen, keep_old_volumes);
+        }
+    }
+    ask.run().await
+}
+
+fn create_volume(ask: &mut Preflight<'_>, account: &Account, zone: &str, chosen: &[Chosen]) {
+    // A policy may demand encryption: a plain volume is asked about only where one will be made.
+    let plain = chosen.iter().find(|one| !one.config.encrypted);
+    let Some(one) = plain.or_else(|| chosen.first()) else { return };
+    let probe = Probe::CreateVolume {
+        zone: zone.to_owned(),
+        snapshot: one.snapshot.clone(),
+        kms_key_id: one.config.kms_key_id.clone().filter(|_| one.config.encrypted),
+    };
+    ask.call(account, probe);
+}
+
+fn attach(ask: &mut Preflight<'_>, account: &Account, to: &DescribedInstance, chosen: &[Chosen]) {
+    let instance = &to.config.instance_id;
+    let Some(own) = to.config.volumes.first() else { return };
+    let probe = Probe::AttachVolume {
+        volume: own.volume_id.clone(),
+        instance: instance.clone(),
+        device: FREE_DEVICE.to_owned(),
+    };
+    ask.call_with(account, probe, "volume");
+    if chosen.iter().any(|one| one.config.delete_on_termination) {
+        let device = own.device_name.clone();
+        ask.call(account, Probe::ModifyInstance { instance: instance.clone(), device });
+    }
+}
+
+async fn instance(
+    ask: &mut Preflight<'_>,
+    account: &Account,
+    place: &Place,
+    original: &InstanceConfig,
+    chosen: &[Chosen],
+) {
+    let root = &original.root_device_name;
+    let of_root = chosen.iter().find(|one| one.config.device_name == *root);
+    let snapshot = match of_root.and_then(|one| one.snapshot.clone()) {
+        Some(snapshot) => Some(snapshot),
+        None => stand_in(account).await,
+    };
+    if let Some(snapshot) = snapshot {
+        ask.call(account, Probe::RegisterImage { snapshot, root_device: root.clone() });
+    }
+    // The image of old stands for the one that will be made. Where it is gone, the launch itself will tell.
+    let Some(image) = &original.image_id else { return };
+    let primary = place.interfaces.first();
+    let wanted = &place.wanted;
+    let profile = wanted.iam_instance_profile.as_ref().or(original.iam_instance_profile_arn.as_ref());
+    let probe = Probe::RunInstance {
+        image: image.clone(),
+        instance_type: wanted.instance_type.as_ref().unwrap_or(&original.instance_type).clone(),
+        subnet: primary.map(|one| one.subnet_id.clone()),
+        security_groups: primary.map(|one| one.security_group_ids.clone()).unwrap_or_default(),
+        profile: profile.cloned(),
+    };
+    ask.call_with(account, probe, "image");
+}
+
+/// The volumes that the instance has now are taken off, and attached again when it is taken back.
+fn in_place(
+    ask: &mut Preflight<'_>,
+    account: &Account,
+    seen: &DescribedInstance,
+    chosen: &[Chosen],
+    keep_old_volumes: bool,
+) {
+    let instance = &seen.config.instance_id;
+    ask.call(account, Probe::StopInstance(instance.clone()));
+    ask.call(account, Probe::StartInstance(instance.clone()));
+    let is_replaced = |volume: &&VolumeConfig| {
+        chosen.iter().any(|one| {
+            one.volume.volume_id == volume.volume_id || one.config.device_name == volume.device_name
+        })
+    };
+    let Some(old) = seen.config.volumes.iter().find(is_replaced) else { return };
+    let (volume, device) = (old.volume_id.clone(), old.device_name.clone());
+    ask.call(account, Probe::DetachVolume(volume.clone()));
+    if !keep_old_volumes {
+        ask.call(account, Probe::DeleteVolume(volume.clone()));
+    }
+    let attach = Probe::AttachVolume { volume, instance: instance.clone(), device: device.clone() };
+    ask.call(account, attach);
+    ask.call(account, Probe::ModifyInstance { instance: instance.clone(), device });
+}

@@ -1,0 +1,148 @@
+//! The policies of `deploy/iam`, as the only permissions of both accounts, are enough for every route, and no more.
+
+use snapferry_api::job::{StreamingBackup, Work};
+use snapferry_api::protect::{BackupCopy, VaultTo};
+use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
+use snapferry_aws::{AwsError, ec2};
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, vault, write_data,
+};
+use snapferry_types::instance::OsFamily;
+use snapferry_types::{RecoveryPointId, TransportWish};
+
+const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
+
+async fn back_up(rig: &Rig, instance: &TestInstance, transport: TransportWish) -> RecoveryPointId {
+    let job = rig
+        .submit(Work::StreamingBackup(StreamingBackup {
+            hypervisor: rig.tenant,
+            instances: vec![instance.id.clone()],
+            region: None,
+            media_agent: None,
+            full: false,
+            transport,
+            retention: None,
+        }))
+        .await
+        .unwrap();
+    Rig::recovery_point(&rig.succeed(job).await.unwrap()).unwrap()
+}
+
+/// Restores, and compares.
+async fn restored(
+    rig: &Rig,
+    (instance, content): (&TestInstance, &[Vec<u64>]),
+    point: RecoveryPointId,
+    from: RestoreFrom,
+    target: RestoreTarget,
+    (transport, key): (TransportWish, Option<&str>),
+) {
+    let job = rig
+        .submit(Work::Restore(Restore {
+            recovery_point: point,
+            from,
+            volumes: Vec::new(),
+            target,
+            tags: Vec::new(),
+            transport,
+            kms_key_id: key.map(ToOwned::to_owned),
+        }))
+        .await
+        .unwrap();
+    let job = rig.succeed(job).await.unwrap();
+    instance.check(rig.sim.context(), &job, content).unwrap();
+    // What was left and not tagged, removed, shared or attached is told in notes, not in errors.
+    let warnings: Vec<_> =
+        job.tasks.iter().flat_map(|task| &task.notes).filter(|note| note.warning).collect();
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+fn key_for_both() -> serde_json::Value {
+    let root = |account: &str| format!("arn:aws:iam::{account}:root");
+    serde_json::json!({ "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "AWS": [root(ACCOUNT), root(SERVICE)] },
+        "Action": "kms:*",
+        "Resource": "*",
+    }] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
+    let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+    let rig = Rig::start(options).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let plain = TestInstance::place(&sim, RESTORABLE, 3).unwrap();
+    let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    let sealed = TestInstance::place_as(&sim, RESTORABLE, 3, OsFamily::Windows, Some(&key)).unwrap();
+    let service = rig.use_shipped_policies().await.unwrap();
+
+    // Streaming backup, full and incremental, read over EBS direct and by HotAdd.
+    back_up(&rig, &plain, TransportWish::EbsDirect).await;
+    back_up(&rig, &sealed, TransportWish::HotAdd).await;
+    for instance in [&plain, &sealed] {
+        write_data(&sim, &instance.volumes[0], 300, 1, 5).unwrap();
+    }
+    let of_plain = (back_up(&rig, &plain, TransportWish::HotAdd).await, plain.content(&sim).unwrap());
+    let of_sealed = (back_up(&rig, &sealed, TransportWish::EbsDirect).await, sealed.content(&sim).unwrap());
+    rig.shared_with(0).await.unwrap();
+
+    // IntelliSnap with each vault, and a backup copy.
+    let mut snapped = Vec::new();
+    for (instance, to, region) in [
+        (&plain, VaultTo::Tenant, Some(ELSEWHERE)),
+        (&plain, VaultTo::ServiceCopy, None),
+        (&sealed, VaultTo::ServiceCopy, Some(ELSEWHERE)),
+        (&sealed, VaultTo::ServiceShare, None),
+    ] {
+        let job = rig.snap(&instance.id, Some(vault(to, region))).await.unwrap();
+        snapped.push(Rig::recovery_point(&rig.succeed(job).await.unwrap()).unwrap());
+    }
+    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd] {
+        let copy = BackupCopy {
+            hypervisor: rig.tenant,
+            recovery_points: vec![snapped[3]],
+            media_agent: None,
+            full: true,
+            transport,
+            retention: None,
+        };
+        let job = rig.submit(Work::BackupCopy(copy)).await.unwrap();
+        rig.succeed(job).await.unwrap();
+    }
+
+    // Restores: each transport, under a key and without, and each target.
+    let from = RestoreFrom::MediaAgent;
+    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+        let (point, content) = &of_plain;
+        restored(&rig, (&plain, content), *point, from, VOLUMES, (transport, None)).await;
+        restored(&rig, (&plain, content), *point, from, VOLUMES, (transport, Some(&key))).await;
+        let (point, content) = &of_sealed;
+        restored(&rig, (&sealed, content), *point, from, VOLUMES, (transport, None)).await;
+    }
+    let automatic = (TransportWish::Automatic, None);
+    let new = RestoreTarget::Instance(Box::default());
+    restored(&rig, (&plain, &of_plain.1), of_plain.0, from, new.clone(), automatic).await;
+    restored(&rig, (&sealed, &of_sealed.1), of_sealed.0, from, new, automatic).await;
+    let snapshots = RestoreFrom::Snapshot;
+    restored(&rig, (&sealed, &of_sealed.1), snapped[3], snapshots, VOLUMES, automatic).await;
+    let in_place = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
+    restored(&rig, (&plain, &of_plain.1), of_plain.0, from, in_place, automatic).await;
+    let mut left = sim.world.inventory(Some(SERVICE));
+    for kind in ["images", "s3_objects", "s3_uploads", "import_tasks"] {
+        assert_eq!(left.remove(kind).unwrap_or_default(), Vec::<String>::new(), "{kind}");
+    }
+    assert_eq!(left["volumes"].len(), 1, "only the node's own");
+
+    // No more: what is not ours is neither deleted nor taken off.
+    let node_volume = left["volumes"][0].parse().unwrap();
+    for done in [
+        ec2::delete_volume(&service, &node_volume).await,
+        ec2::detach_volume(&service, &node_volume, false).await,
+        ec2::create_tags(&service, node_volume.as_str(), &[snapferry_types::aws::Tag::new("a", "b")])
+            .await
+            .map(drop),
+    ] {
+        assert!(matches!(done, Err(AwsError::AccessDenied { .. })), "{done:?}");
+    }
+}
