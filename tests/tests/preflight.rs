@@ -194,9 +194,13 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
     assert_eq!(rig.calls("ebs", "StartSnapshot"), 0);
 
     // The same for the key of a vault, and for that of volumes of which the service account is to have copies.
-    let with_key = |key: &str| Vault { kms_key_id: Some(key.to_owned()), ..vault(VaultTo::Tenant, None) };
-    let job = rig.snap(&instance.id, Some(with_key(&disabled))).await.unwrap();
-    refused_and_nothing_made!(rig, job, "invalid", [disabled.as_str(), "is disabled", "another key"]);
+    let far = world.create_key(ACCOUNT, ELSEWHERE, None);
+    assert!(world.set_key_state(&far, KeyState::Disabled));
+    for (key, word) in [(&far, "is disabled"), (&disabled, ELSEWHERE)] {
+        let to = Vault { kms_key_id: Some(key.clone()), ..vault(VaultTo::Tenant, Some(ELSEWHERE)) };
+        let job = rig.snap(&instance.id, Some(to)).await.unwrap();
+        refused_and_nothing_made!(rig, job, "invalid", [key.as_str(), word, "another key for the vault"]);
+    }
     let own_key = world.create_key(ACCOUNT, REGION, Some(key_for(&[ACCOUNT])));
     let sealed =
         TestInstance::place_as(rig.sim.context(), "two", 2, OsFamily::Linux, Some(&own_key)).unwrap();
@@ -271,7 +275,12 @@ async fn what_lies_in_between_needs_a_transit_key_that_both_may_use() {
     rig.reconfigure_agent(without).await.unwrap();
     for transport in both {
         let job = restore(&rig, point, VOLUMES, transport, Some(&key)).await;
-        let words = [transport.as_str(), &instance.volumes[0], "set transit_kms_key_id", "or use EBS direct"];
+        let words = [
+            transport.as_str(),
+            "would lie in the service account in plain",
+            "set transit_kms_key_id",
+            "or use EBS direct",
+        ];
         refused_and_nothing_made!(rig, job, "invalid", words);
     }
     // Automatic takes the way that needs none.

@@ -13,7 +13,7 @@ use snapferry_aws::{
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{Purpose, ownership_tags};
-use snapferry_types::{LedgerId, SnapshotId, VolumeId};
+use snapferry_types::{LedgerId, SnapshotId};
 
 use crate::context::TaskContext;
 
@@ -163,12 +163,16 @@ fn all_of(missing: &[TransferError]) -> Result<(), TransferError> {
     Err(TransferError::new(first.class, text))
 }
 
-/// The keys of encrypted volumes, each with the first volume that has it.
-pub(super) fn keys_of(volumes: &[VolumeConfig]) -> BTreeMap<&str, &VolumeId> {
-    let mut keys = BTreeMap::new();
+/// The keys of encrypted volumes, each with the names of its volumes.
+pub(super) fn keys_of(volumes: &[VolumeConfig]) -> BTreeMap<&str, String> {
+    let mut keys: BTreeMap<&str, String> = BTreeMap::new();
     for volume in volumes.iter().filter(|volume| volume.encrypted) {
         if let Some(key) = &volume.kms_key_id {
-            keys.entry(key.as_str()).or_insert(&volume.volume_id);
+            let names = keys.entry(key.as_str()).or_default();
+            if !names.is_empty() {
+                names.push_str(", ");
+            }
+            names.push_str(volume.volume_id.as_str());
         }
     }
     keys
@@ -207,8 +211,7 @@ mod tests {
             volume("vol-3", false, None),
             volume("vol-4", true, None),
         ];
-        let keys: Vec<(&str, &str)> =
-            keys_of(&volumes).into_iter().map(|(key, of)| (key, of.as_str())).collect();
-        assert_eq!(keys, [("k", "vol-1")]);
+        let keys: Vec<(&str, String)> = keys_of(&volumes).into_iter().collect();
+        assert_eq!(keys, [("k", "vol-1, vol-2".to_owned())]);
     }
 }

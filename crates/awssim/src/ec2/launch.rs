@@ -21,8 +21,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<String, Refusal> {
     let image = call.context.world.read().image(call.account(), call.region, image_id)?.clone();
     let tags = tags::requested(form, "instance")?;
     permit_role(call)?;
-    call.caller.demand(&call.asked_of("image", image_id, &image.tags))?;
-    call.permit(&call.asked(&format!("arn:aws:ec2:{}:{}:instance/*", call.region, call.account())))?;
+    let instances = format!("arn:aws:ec2:{}:{}:instance/*", call.region, call.account());
+    call.caller.demand(&call.asked(&instances))?;
+    call.permit(&call.asked_of("image", image_id, &image.tags))?;
     let (scope, fingerprint, token) = (call.token_scope(), form.fingerprint(), form.text("ClientToken"));
     let before = call.context.world.read().by_token(&scope, token, &fingerprint)?;
     let id = match before {
