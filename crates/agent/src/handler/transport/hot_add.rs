@@ -145,13 +145,16 @@ impl HotAddNode {
         }
         let taken_off = async {
             let service = service(context).await?;
+            let mut first_error = None;
             for volume in &volumes {
-                self.take_off(&service, volume, false, stop)
-                    .await
-                    .map_err(|error| error.context(format!("detach {volume}")))?;
-                tracing::info!(%volume, "volume detached with its attempt");
+                match self.take_off(&service, volume, false, stop).await {
+                    Ok(()) => tracing::info!(%volume, "volume detached with its attempt"),
+                    Err(error) => {
+                        first_error.get_or_insert(error.context(format!("detach {volume}")));
+                    }
+                }
             }
-            Ok(())
+            first_error.map_or(Ok(()), Err)
         };
         let result = taken_off.await;
         self.give_up(context);
