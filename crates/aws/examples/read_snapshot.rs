@@ -1,16 +1,19 @@
-//! Reads a snapshot into a raw image file, and says what it took.
+//! Reads a snapshot into a raw image file or onto a block device, and says what it took.
 //!
 //! `read_snapshot ACCOUNT REGION SNAPSHOT FILE [REQUESTS_PER_SECOND]`
 //!
 //! Credentials and endpoint come as the AWS tools take them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …). Without a
-//! rate it stays just below AWS's quota. The file is not synchronised to the disk: the reading is what is measured.
+//! rate it stays just below AWS's quota. A file is not synchronised to the disk: the reading is what is measured. A
+//! device is overwritten whole, also where the snapshot has holes.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use snapferry_aws::{Account, Clients, EbsSnapshotSource, QuotaSettings, SessionPurpose, SessionScope};
-use snapferry_transfer::{BlockSource, ByteBudget, FileTarget, TransferProgress, copy_blocks};
+use snapferry_transfer::{
+    BlockSource, BlockTarget, ByteBudget, DeviceTarget, FileTarget, Overwrite, TransferProgress, copy_blocks,
+};
 use snapferry_types::access::SignIn;
 use snapferry_types::{AccountAccess, BLOCK_SIZE, ByteCount, SnapshotId};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +50,12 @@ async fn main() -> anyhow::Result<()> {
 
     let started = Instant::now();
     let source = Arc::new(EbsSnapshotSource::open(&account, &snapshot).await?);
-    let target = Arc::new(FileTarget::create(file, source.n_blocks())?.without_sync());
+    let n_blocks = source.n_blocks();
+    let target: Arc<dyn BlockTarget> = if is_device(file) {
+        Arc::new(DeviceTarget::open(file, n_blocks, Overwrite::Used)?)
+    } else {
+        Arc::new(FileTarget::create(file, n_blocks)?.without_sync())
+    };
     let reader: Arc<dyn BlockSource> = Arc::clone(&source) as Arc<dyn BlockSource>;
     let budget = ByteBudget::new(BUDGET_BYTES);
     let progress = Arc::new(TransferProgress::default());
@@ -60,4 +68,9 @@ async fn main() -> anyhow::Result<()> {
     println!("{:?}, reads wanted at the end: {}", source.figures(), source.wanted_reads());
     println!("{:?}", account.calls().figures());
     Ok(())
+}
+
+/// What exists and is neither a file nor a folder.
+fn is_device(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }

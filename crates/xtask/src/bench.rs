@@ -9,12 +9,15 @@ use anyhow::{Result, bail};
 
 use crate::run;
 
-/// The peer of the reading parts, and the version that was measured.
+/// The peer of the reading and writing parts, and the version that was measured.
 const COLDSNAP: &str = "0.12.0";
 /// Parts with the processor cores of the simulator (the measured program is given the second one), and rounds.
 const PARTS: &[(&str, Option<&str>, &str)] = &[
     ("read", Some("0"), "5"),
     ("quota", Some("0"), "1"),
+    ("put", Some("0"), "5"),
+    ("hotadd", None, "5"),
+    ("resume", None, "3"),
     ("backup", None, "3"),
     ("listing", None, "1"),
     ("incremental", None, "1"),
@@ -44,7 +47,8 @@ pub(crate) fn run(parts: &[String], without_peer: bool, cold_build: bool) -> Res
         if let Some(coldsnap) = &coldsnap {
             command.arg("--coldsnap").arg(coldsnap);
         }
-        // Quotas are out of the way where speed is measured; the part `quota` sets its own rate.
+        // Quotas are out of the way where the speed of reading is measured; the parts `quota` and `put` set
+        // their own rates, and `resume` writes at the default one.
         command.env("SNAPFERRY_AGENT_AGENT__QUOTAS__GET_PER_SECOND", "5000");
         command.env("SNAPFERRY_AGENT_AGENT__QUOTAS__LIST_PER_SECOND", "200");
         println!("\n## {part}\n");

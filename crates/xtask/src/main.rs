@@ -25,10 +25,10 @@ enum Command {
         /// Passed on to nextest, such as a test's name.
         filter: Vec<String>,
     },
-    /// Measures, beside the peer, and prints the tables of docs/performance.md. Takes about half an hour; the peer is
+    /// Measures, beside the peer, and prints the tables of docs/performance.md. Takes about an hour; the peer is
     /// built first when it is not there.
     Bench {
-        /// Parts to run: read, quota, backup, listing, incremental; all when none is given.
+        /// Parts to run: read, quota, put, hotadd (needs root), resume, backup, listing, incremental; all when none is given.
         parts: Vec<String>,
         /// Leave the peer out.
         #[arg(long)]

@@ -15,7 +15,7 @@ use crate::{Bench, data, say};
 
 const SIZE_GIB: u64 = 8;
 /// Nothing here takes longer unless it is broken.
-const BOUND: Duration = Duration::from_secs(1_200);
+pub(super) const BOUND: Duration = Duration::from_secs(1_200);
 
 /// What one round showed.
 struct Round {

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `read` | a snapshot read into a raw file, without latency and quotas, beside coldsnap |
 //! | `quota` | the same at a quota of 1,000 requests a second, with latencies and 1 % errors |
+//! | `put` | a raw file written into a snapshot: at the quota, and as fast as it goes, beside coldsnap |
+//! | `hotadd` | a block device read and written, beside `dd`; a used device that is restored onto |
+//! | `resume` | a restore at the quota, and blocks that are put twice when it is killed |
 //! | `backup` | a full streaming backup of 8 GiB through all processes, beside coldsnap's plain download |
 //! | `listing` | memory for 33 million blocks |
 //! | `incremental` | calls and bytes of an incremental at 1, 8 and 64 GiB |
@@ -15,13 +18,17 @@
 
 mod backup;
 mod data;
+mod hotadd;
 mod incremental;
 mod listing;
 mod meter;
+mod put;
 mod quota;
 mod read;
 mod reader;
+mod resume;
 mod setup;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -33,27 +40,35 @@ struct Bench {
     coldsnap: Option<PathBuf>,
     /// Rounds of each measurement.
     rounds: usize,
+    /// Size of the volumes of `put`, `hotadd` and `resume` where it is not theirs, for a try.
+    gib: Option<u64>,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut part = String::new();
-    let mut bench = Bench { coldsnap: None, rounds: 5 };
+    let mut bench = Bench { coldsnap: None, rounds: 5, gib: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--coldsnap" => bench.coldsnap = arguments.next().map(PathBuf::from),
             "--rounds" => bench.rounds = arguments.next().unwrap_or_default().parse()?,
+            "--gib" => bench.gib = Some(arguments.next().unwrap_or_default().parse()?),
             _ => part = argument,
         }
     }
     match part.as_str() {
         "read" => read::run(&bench).await,
         "quota" => quota::run(&bench).await,
+        "put" => put::run(&bench).await,
+        "hotadd" => hotadd::run(&bench).await,
+        "resume" => resume::run(&bench).await,
         "backup" => backup::run(&bench).await,
         "listing" => listing::run().await,
         "incremental" => incremental::run().await,
-        other => bail!("there is no part {other:?}: read, quota, backup, listing, incremental"),
+        other => bail!(
+            "there is no part {other:?}: read, quota, put, hotadd, resume, backup, listing, incremental"
+        ),
     }
 }
 

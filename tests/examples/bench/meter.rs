@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use awssim::faults::Faults;
 
 /// How often a running program is looked at; wall times are exact to this.
 const LOOK: Duration = Duration::from_millis(5);
@@ -60,6 +61,28 @@ pub(super) fn stat_of(id: u32) -> Option<(char, f64)> {
     let state = fields.next()?.chars().next()?;
     let mut ticks = fields.skip(10).map(|field| field.parse::<f64>().unwrap_or(0.0));
     Some((state, (ticks.next()? + ticks.next()?) / TICKS_PER_SECOND))
+}
+
+/// Does `work`, and says how many calls of an EBS action were answered a second meanwhile, other than by "slower": over
+/// the middle 80 % of them, which leaves out how it begins and ends.
+pub(super) async fn steady_rate<T>(faults: &Faults, action: &str, work: impl Future<Output = T>) -> (T, f64) {
+    let started = Instant::now();
+    let mut seen = vec![(0.0, 0)];
+    let mut work = std::pin::pin!(work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            () = tokio::time::sleep(10 * LOOK) => {
+                let counters = faults.counters();
+                let n = counters.calls_of("ebs", action) - counters.throttled_of("ebs", action);
+                seen.push((started.elapsed().as_secs_f64(), n));
+            }
+        }
+    };
+    let all = seen.last().map_or(0, |(_, n)| *n);
+    let at = |tenths: u64| seen.iter().find(|(_, n)| n * 10 >= all * tenths).copied().unwrap_or_default();
+    let ((from_s, from), (until_s, until)) = (at(1), at(9));
+    (done, (until - from) as f64 / (until_s - from_s))
 }
 
 /// Median with lowest and highest.

@@ -42,17 +42,41 @@ impl Reader {
         if file.exists() {
             std::fs::remove_file(file)?;
         }
-        let program = match self {
-            Self::Ours { .. } => example("read_snapshot")?,
-            Self::Coldsnap { program, .. } => program.clone(),
-        };
         let mut command = if pinned {
             let mut command = Command::new("taskset");
-            command.args(["-c", "1"]).arg(program);
+            command.args(["-c", "1"]).arg(self.program()?);
             command
         } else {
-            Command::new(program)
+            Command::new(self.program()?)
         };
+        self.tell(&mut command, access, snapshot, file);
+        meter::run(command, &file.with_extension("log")).await
+    }
+
+    /// Reads `snapshot` onto a device, whatever lies on it.
+    pub(super) async fn read_onto(
+        &self,
+        access: &Access,
+        snapshot: &str,
+        device: &Path,
+        log: &Path,
+    ) -> Result<Cost> {
+        let mut command = Command::new(self.program()?);
+        self.tell(&mut command, access, snapshot, device);
+        if matches!(self, Self::Coldsnap { .. }) {
+            command.arg("--force");
+        }
+        meter::run(command, log).await
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        match self {
+            Self::Ours { .. } => example("read_snapshot"),
+            Self::Coldsnap { program, .. } => Ok(program.clone()),
+        }
+    }
+
+    fn tell(&self, command: &mut Command, access: &Access, snapshot: &str, file: &Path) {
         match self {
             Self::Ours { requests_per_second } => {
                 command.args([ACCOUNT, REGION, snapshot]).arg(file).arg(requests_per_second.to_string());
@@ -62,8 +86,7 @@ impl Reader {
                 command.args(["--no-progress", "--workers", &n_workers.to_string()]);
             }
         }
-        access.tell(&mut command);
-        meter::run(command, &file.with_extension("log")).await
+        access.tell(command);
     }
 }
 

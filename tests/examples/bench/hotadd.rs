@@ -1,0 +1,162 @@
+//! A block device read and written by the pipeline, beside `dd`: what HotAdd does on an access node. Then a restore onto
+//! a device that is full of old data.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use awssim::faults::Quotas;
+use snapferry_types::BLOCK_SIZE;
+
+use crate::meter::{self, Cost, Spread};
+use crate::reader::{Reader, example};
+use crate::setup::Sim;
+use crate::{Bench, data, say};
+
+const SIZE_GIB: u64 = 4;
+const SNAPSHOT: &str = "snap-0000000000000004a";
+const OLD: u8 = 0xFF;
+
+pub(super) async fn run(bench: &Bench) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("snapferry-bench-").tempdir()?;
+    let size_gib = bench.gib.unwrap_or(SIZE_GIB);
+    let device = Loop::over(&dir.path().join("device.img"), size_gib)?;
+    println!("A loop device of {size_gib} GiB over a file; {}.\n", device.kind()?);
+    beside_dd(bench, &device, dir.path(), size_gib).await?;
+    onto_old_data(bench, &device, dir.path(), size_gib).await
+}
+
+/// The file is whole before the first round, so that no writer has to make room in it; then each round writes first.
+async fn beside_dd(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> Result<()> {
+    device.fill(size_gib)?;
+    let mut costs: [Vec<Cost>; 4] = Default::default();
+    let count = format!("count={}", size_gib * 256);
+    let path = device.path.display();
+    for round in 0..bench.rounds {
+        let commands = [
+            dd(&["if=/dev/zero", &format!("of={path}"), &count, "oflag=direct", "conv=fsync"]),
+            ours("write", &device.path)?,
+            dd(&[&format!("if={path}"), "of=/dev/null", &count, "iflag=direct"]),
+            ours("read", &device.path)?,
+        ];
+        for (command, costs) in commands.into_iter().zip(&mut costs) {
+            say(&format!("hotadd, round {}: {command:?}", round + 1));
+            costs.push(meter::run(command, &dir.join("device.log")).await?);
+        }
+    }
+    println!("| what | MB/s | CPU, s | peak RSS, MiB |\n|---|---|---|---|");
+    let bytes = (size_gib * data::BLOCKS_IN_GIB * BLOCK_SIZE as u64) as f64;
+    let mut theirs = None;
+    let names = ["dd writes", "snapferry writes", "dd reads", "snapferry reads"];
+    for (what, costs) in names.into_iter().zip(&costs) {
+        let rate = Spread::of(costs.iter().map(|cost| bytes / 1e6 / cost.wall_s));
+        let cpu = Spread::of(costs.iter().map(|cost| cost.cpu_s));
+        let peak = Spread::of(costs.iter().map(|cost| cost.peak_mib));
+        println!("| {what} | {rate} | {cpu} | {peak} |");
+        theirs = match theirs {
+            None => Some(rate.median),
+            Some(theirs) => {
+                println!("| ratio | {:.2} | | |", rate.median / theirs);
+                None
+            }
+        };
+    }
+    Ok(())
+}
+
+/// The device is full of old data; the snapshot has holes and zeroes.
+async fn onto_old_data(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> Result<()> {
+    let sim = Sim::start(dir).await?;
+    sim.running.context().faults.set_quotas(Quotas::off());
+    sim.synthetic(SNAPSHOT, &data::mixture(size_gib))?;
+    println!("\n| restored onto a device full of 0x{OLD:X} | blocks | of them not as in the snapshot |");
+    println!("|---|---|---|");
+    let ours = Some(Reader::Ours { requests_per_second: 5_000 });
+    for reader in [ours, Reader::coldsnap(bench, 64)].into_iter().flatten() {
+        say(&format!("hotadd, onto old data: {}", reader.name()));
+        device.fill(size_gib)?;
+        reader.read_onto(&sim.access, SNAPSHOT, &device.path, &dir.join("onto.log")).await?;
+        let n_wrong = n_wrong_blocks(&sim, &device.path, size_gib)?;
+        println!("| {} | {} | {n_wrong} |", reader.name(), size_gib * data::BLOCKS_IN_GIB);
+    }
+    Ok(())
+}
+
+/// Blocks of the device that are not what the snapshot has, or not zeroes where it has none.
+fn n_wrong_blocks(sim: &Sim, device: &Path, size_gib: u64) -> Result<u64> {
+    use std::io::Read as _;
+    let mut opened = std::fs::File::open(device)?;
+    let (mut block, zeroes) = (vec![0; BLOCK_SIZE], vec![0; BLOCK_SIZE]);
+    let mut n_wrong = 0;
+    for index in 0..u32::try_from(size_gib * data::BLOCKS_IN_GIB)? {
+        opened.read_exact(&mut block)?;
+        let is_right = match sim.running.context().store.read_block(SNAPSHOT, index)? {
+            Some((data, _)) => data[..] == block[..],
+            None => block == zeroes,
+        };
+        n_wrong += u64::from(!is_right);
+    }
+    Ok(n_wrong)
+}
+
+fn dd(arguments: &[&str]) -> Command {
+    let mut command = Command::new("dd");
+    command.args(["bs=4M", "status=none"]).args(arguments);
+    command
+}
+
+fn ours(doing: &str, device: &Path) -> Result<Command> {
+    let mut command = Command::new(example("device")?);
+    command.arg(doing).arg(device);
+    Ok(command)
+}
+
+/// A loop device, gone when it is dropped.
+struct Loop {
+    path: PathBuf,
+}
+
+impl Loop {
+    /// A device over a new file, past the page cache where its file system can do that.
+    fn over(file: &Path, size_gib: u64) -> Result<Self> {
+        std::fs::File::create(file)?.set_len(size_gib << 30)?;
+        let direct = losetup(&["--find", "--show", "--direct-io=on"], file);
+        let name = direct.or_else(|_| losetup(&["--find", "--show"], file));
+        let name = name.context("a loop device needs root, and losetup of util-linux")?;
+        Ok(Self { path: PathBuf::from(name) })
+    }
+
+    /// How it reaches its file.
+    fn kind(&self) -> Result<&'static str> {
+        let is_direct = losetup(&["--list", "--noheadings", "--output", "DIO"], &self.path)?;
+        Ok(if is_direct == "1" {
+            "it reaches the file by direct I/O"
+        } else {
+            "the file is in the page cache"
+        })
+    }
+
+    fn fill(&self, size_gib: u64) -> Result<()> {
+        use std::io::Write as _;
+        let mut device = std::fs::OpenOptions::new().write(true).open(&self.path)?;
+        let old = vec![OLD; BLOCK_SIZE];
+        for _ in 0..size_gib * data::BLOCKS_IN_GIB {
+            device.write_all(&old)?;
+        }
+        Ok(device.sync_all()?)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Err(error) = losetup(&["--detach"], &self.path) {
+            say(&format!("{} is left: {error:#}", self.path.display()));
+        }
+    }
+}
+
+fn losetup(arguments: &[&str], path: &Path) -> Result<String> {
+    let output = Command::new("losetup").args(arguments).arg(path).output()?;
+    ensure!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
