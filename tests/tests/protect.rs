@@ -216,8 +216,6 @@ async fn what_is_cancelled_leaves_nothing() {
     rig.client.cancel_job(id).await.unwrap();
     let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
     assert_eq!(job.summary.state, JobState::Cancelled, "{job:#?}");
-    // Not before: the agent could come to the end before it hears of the cancellation.
-    slow(&rig, "ec2", 0.0);
     rig.left(0, 2).await.unwrap();
     assert_eq!(of_service(&rig), 0);
 
