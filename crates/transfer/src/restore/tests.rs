@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{HighWater, RestoreSummary, restore_volume};
@@ -331,4 +333,70 @@ async fn no_more_than_a_page_is_written_beyond_what_is_recorded() {
     assert_eq!(n_allowed, blocks.len());
     restore.await.unwrap().unwrap();
     assert!(target.blocks() == volume.blocks());
+}
+
+/// A target at the quota: 990 writes a second, 150 ms each, and some that have to be tried again.
+struct AtTheQuota {
+    started: Instant,
+    n_writes: AtomicU32,
+}
+
+#[async_trait::async_trait]
+impl BlockTarget for AtTheQuota {
+    fn n_blocks(&self) -> u32 {
+        N_BLOCKS
+    }
+
+    fn wanted_writes(&self) -> usize {
+        180
+    }
+
+    async fn write(&self, _: &Block) -> Result<(), TransferError> {
+        let n = self.n_writes.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep_until(self.started + Duration::from_secs(1) * n / 990).await;
+        let n_tries = if n % 100 == 50 { 2 } else { 1 };
+        tokio::time::sleep(Duration::from_millis(150) * n_tries).await;
+        Ok(())
+    }
+
+    async fn complete(&self, _: u32, _: Sha256Digest) -> Result<(), TransferError> {
+        Ok(())
+    }
+}
+
+/// Seconds that a volume of zeroes takes there, its mark recorded as an agent does it, or not at all.
+async fn seconds_at_the_quota(is_recorded: bool) -> f64 {
+    let budget = ByteBudget::new(8 << 20);
+    let volume = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    (0..N_BLOCKS).for_each(|index| volume.put(index, zero_block()));
+    let store = stored(&volume, &budget).await;
+    let (tell, mut told) = watch::channel(0);
+    let (record, recorded) = watch::channel(0);
+    let recorder = tokio::spawn(async move {
+        while told.wait_for(|mark| *mark >= *record.borrow() + 256).await.is_ok() {
+            let mark = *told.borrow_and_update();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            record.send_replace(mark);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut reached = move |block| {
+        tell.send_replace(block);
+    };
+    let mark = HighWater::new(0, &mut reached);
+    let mark = if is_recorded { mark.recorded(recorded) } else { mark };
+    let target = Arc::new(AtTheQuota { started: Instant::now(), n_writes: AtomicU32::new(0) });
+    let started = Instant::now();
+    let (workers, stop) = (WorkPool::new(2), CancellationToken::new());
+    restore_volume(store, target, sealer(), budget, &workers, mark, Arc::default(), stop).await.unwrap();
+    drop(reached);
+    recorder.await.unwrap();
+    started.elapsed().as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn holding_writes_back_costs_nothing_at_the_quota() {
+    let (free, held) = (seconds_at_the_quota(false).await, seconds_at_the_quota(true).await);
+    assert!(free > f64::from(N_BLOCKS) / 1_000.0, "{free} s: the target has no quota");
+    assert!(held < free * 1.01, "{held} s instead of {free} s");
 }
