@@ -1,5 +1,6 @@
 //! HotAdd when something goes wrong in the middle, when a node may attach little, and when not every node can: separate
 //! processes, the kernel's block devices. Every test proves that it came in the middle.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

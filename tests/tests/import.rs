@@ -1,5 +1,6 @@
 //! Import when something goes wrong in the middle: while the image is uploaded, and while EC2 imports it. Separate
 //! processes. Every test proves that its fault came in the middle.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,7 +79,7 @@ impl Prepared {
         (job, rig.agent_of(node).await.unwrap())
     }
 
-    async fn is_ended_by_another_after_a_kill(mut self, stage: Stage) {
+    async fn ends_after_a_kill(mut self, stage: Stage) {
         let (job, index) = self.hanging(stage).await;
         self.rig.agents[index].kill9().unwrap();
         assert!(in_account(&self.rig, stage.kind()) > 0, "the kill came after the {stage:?}");
@@ -129,12 +130,12 @@ fn staged(rig: &Rig, index: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_agent_ends_an_upload_in_the_middle_of_which_the_first_was_killed() {
-    prepared(options()).await.is_ended_by_another_after_a_kill(Stage::Upload).await;
+    prepared(options()).await.ends_after_a_kill(Stage::Upload).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_agent_ends_an_import_in_the_middle_of_which_the_first_was_killed() {
-    prepared(options()).await.is_ended_by_another_after_a_kill(Stage::Import).await;
+    prepared(options()).await.ends_after_a_kill(Stage::Import).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
 //! The policies of `deploy/iam`, as the only permissions of both accounts, are enough for every route, and no more.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use snapferry_api::job::{StreamingBackup, Work};
 use snapferry_api::protect::{BackupCopy, VaultTo};

@@ -1,4 +1,5 @@
 //! A share that two tasks need: the one that ends first leaves it to the other.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

@@ -117,7 +117,10 @@ impl TaskLedger {
         let ids = vec![id.to_owned()];
         let (entry, _) = self.intend_named(place, ObjectKind::Share, purpose, id, ids).await?;
         let until = Instant::now() + TAKING_BACK;
-        while entry.state == LedgerState::Intended {
+        if entry.state != LedgerState::Intended {
+            return Ok((entry, false));
+        }
+        loop {
             let step = Step::Ledger(entry.clone().into());
             let reply = self.lease.record(self.task, self.fence, step).await?;
             if !reply.being_taken_back {
@@ -133,7 +136,6 @@ impl TaskLedger {
                 () = tokio::time::sleep(TAKING_BACK_POLL) => {}
             }
         }
-        Ok((entry, false))
     }
 
     /// Whether other tasks need a share that is to be taken back; its entry is gone then, and nothing is to be done in

@@ -21,8 +21,7 @@ pub struct HighWater<'a> {
 
 impl std::fmt::Debug for HighWater<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts = f.debug_struct("HighWater").field("from_block", &self.from_block).finish_non_exhaustive();
-        parts
+        f.debug_struct("HighWater").field("from_block", &self.from_block).finish_non_exhaustive()
     }
 }
 
