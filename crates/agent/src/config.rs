@@ -89,7 +89,8 @@ pub struct ImportConfig {
     /// Role by which EC2 reads it; `vmimport` when absent.
     #[serde(default)]
     pub role: Option<String>,
-    /// Folder for the images before they are uploaded; needs room for the data of the volumes that are restored.
+    /// Folder for the images before they are uploaded; needs room for the data of the volumes that are restored. No other
+    /// agent may use it: each removes what no task of its own needs.
     pub staging_dir: PathBuf,
 }
 

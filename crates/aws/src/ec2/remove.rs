@@ -61,10 +61,15 @@ async fn remove_instance(
     what: Removal<'_>,
     instance: &InstanceId,
 ) -> Result<(), AwsError> {
-    // One that is gone, or has no volumes, needs nothing.
-    if what.purpose == Purpose::RestoreResult
-        && let Ok(described) = ec2::describe_instance(account, instance).await
-    {
+    let described = match what.purpose {
+        Purpose::RestoreResult => match ec2::describe_instance(account, instance).await {
+            // One that is gone needs nothing.
+            Err(AwsError::NotFound { .. }) => None,
+            described => Some(described?),
+        },
+        _ => None,
+    };
+    if let Some(described) = described {
         let is_ours = |volume: &VolumeId| {
             let of = described.volumes.iter().find(|one| one.id == *volume);
             of.and_then(|one| one.snapshot.as_ref()).is_some_and(|of| what.snapshots.contains(of))

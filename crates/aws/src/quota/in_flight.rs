@@ -18,14 +18,18 @@ const MOST: f64 = 256.0;
 const FIRST_LATENCY_S: f64 = 0.065;
 const MOST_AT_FIRST: f64 = 64.0;
 /// At this share of the pace nothing is searched for: what is in flight follows from pace and latency.
-const NEAR: f64 = 0.93;
-/// In flight beyond what pace and median latency ask for, to ride over slow answers.
+const NEAR: f64 = 0.97;
+/// In flight beyond what pace and median latency ask for, to ride over slow answers: at least, and at most.
 const SLACK: f64 = 1.2;
+const MOST_SLACK: f64 = 3.0;
 /// A rate is measured over at least this time, and over as many answers as calls were in flight.
 const MEASURED: Duration = Duration::from_millis(150);
 /// Nobody asked for so long: what was counted before says nothing.
 const IDLE: Duration = Duration::from_secs(3);
+/// One step up is at most this; less where so much comes already that it is not the latency which limits.
 const GROW: f64 = 2.5;
+const GROW_AT_SPEED: f64 = 1.5;
+const SPEED: f64 = 1_000.0;
 const SHRINK: f64 = 1.5;
 /// Growing has to bring this much, shrinking may cost that much.
 const WORTH: f64 = 1.15;
@@ -73,8 +77,8 @@ impl InFlight {
             before: (first, 0.0),
             since: Instant::now(),
             answers: 0.0,
-            // Time counts from the first answer.
-            settling: 1.0,
+            // The first answers wait for connections, and say nothing.
+            settling: first,
         };
         Self { state: Mutex::new(state) }
     }
@@ -103,7 +107,7 @@ impl InFlight {
         }
         let rate = state.answers / took.as_secs_f64();
         let limit = state.limit;
-        state.turn(rate, pace, pace * median_s * SLACK, now);
+        state.turn(rate, pace, median_s, now);
         if (state.limit - limit).abs() > f64::EPSILON {
             state.settling = limit;
         }
@@ -116,18 +120,19 @@ impl State {
         (self.since, self.answers) = (now, 0.0);
     }
 
-    /// `enough` in flight reach the pace.
-    fn turn(&mut self, rate: f64, pace: f64, enough: f64, now: Instant) {
-        let most = enough.clamp(FEWEST, MOST);
+    fn turn(&mut self, rate: f64, pace: f64, median_s: f64, now: Instant) {
         if rate >= pace * NEAR {
-            (self.limit, self.step) = (most, Step::Follow);
+            // Tries that failed and slow answers are beyond the median: what has worked may stay.
+            let bound = |slack: f64| (pace * median_s * slack).clamp(FEWEST, MOST);
+            self.limit = self.limit.clamp(bound(SLACK), bound(MOST_SLACK));
+            self.step = Step::Follow;
             return;
         }
         let (limit, best) = self.before;
         match self.step {
             Step::Hold { until } if now < until && rate >= best * CHANGED => {}
-            Step::Follow | Step::Hold { .. } => self.grow(rate, most),
-            Step::Grow if rate > best * WORTH => self.grow(rate, most),
+            Step::Follow | Step::Hold { .. } => self.grow(rate, pace),
+            Step::Grow if rate > best * WORTH => self.grow(rate, pace),
             Step::Grow => {
                 self.limit = limit;
                 self.before = (limit, best.max(rate));
@@ -144,9 +149,12 @@ impl State {
         }
     }
 
-    fn grow(&mut self, rate: f64, most: f64) {
+    fn grow(&mut self, rate: f64, pace: f64) {
         self.before = (self.limit, rate);
-        self.limit = (self.limit * GROW).min(most);
+        let largest = if rate < SPEED { GROW } else { GROW_AT_SPEED };
+        // Where it is the latency, this much reaches the pace.
+        let reaches = pace / rate * SLACK;
+        self.limit = (self.limit * reaches.min(largest)).min(MOST);
         self.step = Step::Grow;
     }
 
@@ -211,7 +219,7 @@ mod tests {
     async fn a_latency_that_rises_is_followed() {
         let in_flight = InFlight::new(990.0);
         run(&in_flight, 990.0, 0.005, 0.000_1, 10.0).await;
-        assert!(in_flight.limit() < 16.0, "{}", in_flight.limit());
+        assert!(in_flight.limit() < 24.0, "{}", in_flight.limit());
         run(&in_flight, 990.0, 0.120, 0.000_1, 6.0).await;
         let rate = run(&in_flight, 990.0, 0.120, 0.000_1, 5.0).await;
         assert!(rate > 960.0, "{rate} at {}", in_flight.limit());

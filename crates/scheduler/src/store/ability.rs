@@ -22,7 +22,7 @@ const WAITS: &str = "waits for an access node that can do";
 enum Able {
     /// One of them can, and has a free slot.
     Now,
-    /// One of them can when it has a free slot, or those of another queue can.
+    /// One of them can when it has a free slot, or those of another queue of the task's region can.
     Later,
     /// None that was heard can.
     Nobody,
@@ -36,20 +36,25 @@ impl Store {
     pub async fn tell_waiting(&self, since_ms: i64) -> Result<(), StoreError> {
         for transport in DEMANDING {
             let statement = format!(
-                "SELECT t.id, t.job_id FROM task t WHERE t.state = 'ready' AND t.epoch > 0 AND {} \
+                "SELECT t.id, t.job_id, t.region FROM task t WHERE t.state = 'ready' AND t.epoch > 0 AND {} \
                  AND NOT EXISTS (SELECT 1 FROM note n WHERE n.task_id = t.id AND n.text LIKE '{WAITS}%') \
                  ORDER BY t.id LIMIT $1",
                 wishes(transport)
             );
             let mut conn = self.reader().await?;
             let rows = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(TOLD).fetch_all(&mut *conn).await?;
-            if rows.is_empty() || !nodes(&mut conn, transport, since_ms).await?.is_empty() {
+            if rows.is_empty() {
                 continue;
             }
+            let able = nodes(&mut conn, transport, since_ms).await?;
             drop(conn);
             for row in &rows {
+                let region = row.text("region")?;
+                if able.iter().any(|node| node.region == region) {
+                    continue;
+                }
                 let (job, task) = (row.parsed("job_id")?, row.parsed("id")?);
-                let text = format!("{WAITS} {}: none was heard lately", transport.as_str());
+                let text = format!("{WAITS} {} in {region}: none was heard lately", transport.as_str());
                 let mut tx = self.begin().await?;
                 note::add(&mut tx, job, task, self.clock.wall_ms(), true, &text).await?;
                 tx.commit().await?;
@@ -60,16 +65,18 @@ impl Store {
     }
 }
 
-/// A condition on tasks `t` that the nodes of a queue, heard since `since_ms`, may be offered.
+/// A condition on tasks `t` of a region that the nodes of a queue, heard since `since_ms`, may be offered. Only a node of
+/// the tenant's region can attach or import there.
 pub(super) async fn condition(
     conn: &mut AnyConnection,
     queue: &str,
+    region: &str,
     since_ms: i64,
 ) -> Result<String, StoreError> {
     let mut condition = String::from("1 = 1");
     for transport in DEMANDING {
         let wishes = wishes(transport);
-        let rest = match of_queue(conn, transport, queue, since_ms).await? {
+        let rest = match of_queue(conn, transport, queue, region, since_ms).await? {
             Able::Now => continue,
             Able::Later => format!(" AND NOT ({wishes})"),
             Able::Nobody => format!(" AND NOT (t.epoch > 0 AND {wishes})"),
@@ -83,12 +90,13 @@ pub(super) async fn condition(
 pub(super) async fn refusal(
     conn: &mut AnyConnection,
     work: &Work,
+    region: &str,
     was_begun: bool,
     node: AccessNodeId,
     since_ms: i64,
 ) -> Result<Option<String>, StoreError> {
     let Some(transport) = wish(work).only().filter(|one| DEMANDING.contains(one)) else { return Ok(None) };
-    let able = nodes(conn, transport, since_ms).await?;
+    let able = nodes_in(conn, transport, region, since_ms).await?;
     if able.iter().any(|one| one.id == node.to_string()) || (able.is_empty() && !was_begun) {
         return Ok(None);
     }
@@ -116,9 +124,10 @@ async fn of_queue(
     conn: &mut AnyConnection,
     transport: Transport,
     queue: &str,
+    region: &str,
     since_ms: i64,
 ) -> Result<Able, StoreError> {
-    let able = nodes(conn, transport, since_ms).await?;
+    let able = nodes_in(conn, transport, region, since_ms).await?;
     Ok(if able.iter().any(|node| node.queue == queue && node.has_slot) {
         Able::Now
     } else if able.is_empty() {
@@ -131,8 +140,21 @@ async fn of_queue(
 /// A node that can.
 struct Node {
     id: String,
+    region: String,
     queue: String,
     has_slot: bool,
+}
+
+/// Those of [`nodes`] in one region.
+async fn nodes_in(
+    conn: &mut AnyConnection,
+    transport: Transport,
+    region: &str,
+    since_ms: i64,
+) -> Result<Vec<Node>, StoreError> {
+    let mut able = nodes(conn, transport, since_ms).await?;
+    able.retain(|node| node.region == region);
+    Ok(able)
 }
 
 /// The nodes that can do a transport; one that does not say what it can may be able to.
@@ -142,7 +164,7 @@ async fn nodes(
     since_ms: i64,
 ) -> Result<Vec<Node>, StoreError> {
     let statement = format!(
-        "SELECT n.id, n.queue, n.slots, (SELECT COUNT(*) FROM task t WHERE t.node_id = n.id \
+        "SELECT n.id, n.region, n.queue, n.slots, (SELECT COUNT(*) FROM task t WHERE t.node_id = n.id \
          AND t.state IN ('running', 'suspect')) AS leased FROM access_node n WHERE n.slots > 0 \
          AND n.last_seen_ms >= $1 AND (n.transports = '[]' OR n.transports LIKE '%\"{}\"%')",
         transport.as_str()
@@ -151,7 +173,7 @@ async fn nodes(
     rows.iter()
         .map(|row| {
             let has_slot = row.int("leased")? < row.int("slots")?;
-            Ok(Node { id: row.text("id")?, queue: row.text("queue")?, has_slot })
+            Ok(Node { id: row.text("id")?, region: row.text("region")?, queue: row.text("queue")?, has_slot })
         })
         .collect()
 }

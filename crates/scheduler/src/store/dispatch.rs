@@ -133,7 +133,7 @@ impl Store {
     ) -> Result<Option<Offer>, StoreError> {
         let now_ms = self.clock.wall_ms();
         let mut tx = self.begin().await?;
-        let able = ability::condition(&mut tx, queue, since_ms).await?;
+        let able = ability::condition(&mut tx, queue, &group.region, since_ms).await?;
         let statement = format!(
             "SELECT t.id FROM task t WHERE t.state = 'ready' AND t.hypervisor_id = $1 AND t.region = $2 \
              AND t.priority = $3 AND {STORE_ONLINE} AND {FREE_INSTANCE} AND {able} ORDER BY t.ready_ms, t.id LIMIT $5"

@@ -80,7 +80,9 @@ impl Store {
             None => return Ok(ClaimVerdict::NotYou("say hello first".to_owned())),
         }
         let was_begun = before.fence.epoch > 0;
-        let refusal = ability::refusal(&mut tx, &before.work, was_begun, by.node, by.heard_since_ms).await?;
+        let region = before.region.as_str();
+        let refusal =
+            ability::refusal(&mut tx, &before.work, region, was_begun, by.node, by.heard_since_ms).await?;
         if let Some(reason) = refusal {
             return Ok(ClaimVerdict::NotYou(reason));
         }

@@ -208,7 +208,9 @@ impl Copy<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.reads.len() < self.source.wanted_reads().max(1) && self.window.len() < MAX_WINDOW
+        // What was read and cannot be written yet is memory, too: the slower side sets the pace.
+        let under_way = self.reads.len() + self.to_write.len();
+        under_way < self.source.wanted_reads().max(1) && self.window.len() < MAX_WINDOW
     }
 
     /// Nothing more comes: neither blocks nor, where they are needed, holes.
