@@ -19,7 +19,7 @@ pub use disk::Disk;
 pub use faults::set_role;
 pub use instance::{TestInstance, write_data, write_raw_image};
 pub use moving::says;
-pub use policies::RESTORABLE;
+pub use policies::{RESTORABLE, key_for_both};
 pub use protect::vault;
 pub use rig::{ACCOUNT, ELSEWHERE, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE};
 pub use tickets::TicketTap;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use snapferry_api::job::{Job, StreamingBackup, Work};
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
-use snapferry_types::{JobId, RecoveryPointId, TransportWish};
+use snapferry_types::{InstanceId, JobId, RecoveryPointId, TransportWish};
 
 use crate::instance::TestInstance;
 use crate::rig::{ACCOUNT, Rig, SERVICE};
@@ -20,10 +20,10 @@ impl Rig {
     ///
     /// # Errors
     /// The API's.
-    pub async fn back_up_by(&self, instance: &TestInstance, transport: TransportWish) -> Result<JobId> {
+    pub async fn back_up_by(&self, instance: &InstanceId, transport: TransportWish) -> Result<JobId> {
         self.submit(Work::StreamingBackup(StreamingBackup {
             hypervisor: self.tenant,
-            instances: vec![instance.id.clone()],
+            instances: vec![instance.clone()],
             region: None,
             media_agent: None,
             full: false,
@@ -38,7 +38,7 @@ impl Rig {
     /// # Errors
     /// When it does not succeed.
     pub async fn backed_up(&self, instance: &TestInstance) -> Result<RecoveryPointId> {
-        let job = self.back_up_by(instance, TransportWish::EbsDirect).await?;
+        let job = self.back_up_by(&instance.id, TransportWish::EbsDirect).await?;
         Self::recovery_point(&self.succeed(job).await?)
     }
 
@@ -52,11 +52,27 @@ impl Rig {
         transport: TransportWish,
         kms_key_id: Option<String>,
     ) -> Result<JobId> {
+        let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
+        self.restore_with(recovery_point, RestoreFrom::MediaAgent, target, transport, kms_key_id).await
+    }
+
+    /// Asks for a restore from a copy to a target by a transport, under a key where one is given.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn restore_with(
+        &self,
+        recovery_point: RecoveryPointId,
+        from: RestoreFrom,
+        target: RestoreTarget,
+        transport: TransportWish,
+        kms_key_id: Option<String>,
+    ) -> Result<JobId> {
         self.submit(Work::Restore(Restore {
             recovery_point,
-            from: RestoreFrom::MediaAgent,
+            from,
             volumes: Vec::new(),
-            target: RestoreTarget::Volumes { availability_zone: None, attach: None },
+            target,
             tags: Vec::new(),
             transport,
             kms_key_id,

@@ -18,6 +18,18 @@ const ACCESS_NODE: &str = "snapferry:access-node";
 /// Instances of this name can be restored with their role under the shipped policies.
 pub const RESTORABLE: &str = "restorable";
 
+/// A key policy that lets both accounts do everything.
+#[must_use]
+pub fn key_for_both() -> Value {
+    let root = |account: &str| format!("arn:aws:iam::{account}:root");
+    json!({ "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "AWS": [root(ACCOUNT), root(SERVICE)] },
+        "Action": "kms:*",
+        "Resource": "*",
+    }] })
+}
+
 impl Rig {
     /// Leaves both accounts' principals the policies of `deploy/iam` and nothing else, and tags the access nodes. Answers
     /// the service account under them.

@@ -5,7 +5,6 @@ use awssim::world::AccessKey;
 use snapferry_api::job::{Job, Work};
 use snapferry_api::protect::{BackupCopy, IntelliSnap, Vault, VaultTo};
 use snapferry_api::recovery_point::RecoveryPointSummary;
-use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2::{self, SnapshotState};
 use snapferry_aws::{Account, SessionPurpose, SessionScope};
 use snapferry_types::access::{AccountAccess, Credentials, SignIn};
@@ -51,16 +50,8 @@ impl Rig {
     /// # Errors
     /// When it does not succeed.
     pub async fn restore_copy(&self, recovery_point: RecoveryPointId) -> Result<Job> {
-        let restore = self.submit(Work::Restore(Restore {
-            recovery_point,
-            from: RestoreFrom::MediaAgent,
-            volumes: Vec::new(),
-            target: RestoreTarget::Volumes { availability_zone: None, attach: None },
-            tags: Vec::new(),
-            transport: TransportWish::default(),
-            kms_key_id: None,
-        }));
-        self.succeed(restore.await?).await
+        let restore = self.restore(recovery_point).await?;
+        self.succeed(restore).await
     }
 
     /// The recovery points of a kind.

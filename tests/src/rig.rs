@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use awssim::{Config as SimConfig, Running, Server};
 use snapferry_api::Client;
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
-use snapferry_api::job::{CreateJob, Job, JobState, Priority, StreamingBackup, Work};
-use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
+use snapferry_api::job::{CreateJob, Job, JobState, Priority, Work};
+use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_testkit::{Broker, Process, eventually, free_port};
 use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
 
@@ -179,16 +179,7 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn back_up(&self, instance: &InstanceId) -> Result<JobId> {
-        self.submit(Work::StreamingBackup(StreamingBackup {
-            hypervisor: self.tenant,
-            instances: vec![instance.clone()],
-            region: None,
-            media_agent: None,
-            full: false,
-            transport: TransportWish::default(),
-            retention: None,
-        }))
-        .await
+        self.back_up_by(instance, TransportWish::default()).await
     }
 
     /// Asks for a restore to volumes.
@@ -205,16 +196,8 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn restore_to(&self, recovery_point: RecoveryPointId, target: RestoreTarget) -> Result<JobId> {
-        self.submit(Work::Restore(Restore {
-            recovery_point,
-            from: RestoreFrom::MediaAgent,
-            volumes: Vec::new(),
-            target,
-            tags: Vec::new(),
-            transport: TransportWish::default(),
-            kms_key_id: None,
-        }))
-        .await
+        self.restore_with(recovery_point, RestoreFrom::MediaAgent, target, TransportWish::default(), None)
+            .await
     }
 
     /// Asks for work.

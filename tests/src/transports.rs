@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, anyhow};
 use awssim::Running;
 use serde_json::json;
 
-use crate::rig::{ACCOUNT, REGION, SERVICE};
+use crate::policies::key_for_both;
+use crate::rig::{REGION, SERVICE};
 
 /// The bucket for disk images.
 pub const BUCKET: &str = "snapferry-test-images";
@@ -50,13 +51,7 @@ impl Resources {
             "Effect": "Allow", "Principal": {"Service": "vmie.amazonaws.com"}, "Action": "sts:AssumeRole"
         }]});
         world.create_role(SERVICE, "vmimport", trust, Vec::new());
-        let policy = json!({"Statement": [{
-            "Effect": "Allow",
-            "Principal": {"AWS": [format!("arn:aws:iam::{SERVICE}:root"), format!("arn:aws:iam::{ACCOUNT}:root")]},
-            "Action": "kms:*",
-            "Resource": "*"
-        }]});
-        Ok(Self { transit_key: world.create_key(SERVICE, REGION, Some(policy)) })
+        Ok(Self { transit_key: world.create_key(SERVICE, REGION, Some(key_for_both())) })
     }
 
     /// An instance for an agent, and the lines of its configuration.

@@ -120,7 +120,7 @@ async fn a_hot_add_goes_to_the_only_node_that_can_and_any_other_work_to_all() {
     let machine = Machine { can_hot_add: false, ..Machine::default() };
     let mut rig = Rig::start(RigOptions { machine, ..options() }).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 4).unwrap();
-    let refused = rig.back_up_by(&instance, TransportWish::HotAdd).await.unwrap();
+    let refused = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
     let (_, task) = rig.fail(refused).await.unwrap();
     let error = task.error.unwrap();
     assert!(error.message.contains("hot_add was asked for and cannot be used"), "{error:?}");
@@ -130,7 +130,7 @@ async fn a_hot_add_goes_to_the_only_node_that_can_and_any_other_work_to_all() {
     rig.wait_for_agents().await.unwrap();
     // Two of three nodes cannot: it would be luck three times.
     for _ in 0..3 {
-        let job = rig.back_up_by(&instance, TransportWish::HotAdd).await.unwrap();
+        let job = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
         let done = rig.succeed(job).await.unwrap();
         assert_eq!(rig.agent_of(done.tasks[0].access_node.unwrap()).await.unwrap(), 2, "{done:#?}");
         assert_eq!(done.tasks[0].attempts, 1);
@@ -140,7 +140,7 @@ async fn a_hot_add_goes_to_the_only_node_that_can_and_any_other_work_to_all() {
 
 /// Starts a HotAdd backup and brings it to the middle of reading, with its volume attached to the only node.
 async fn frozen_in_mid_read(rig: &mut Rig, instance: &TestInstance) -> JobId {
-    let job = rig.back_up_by(instance, TransportWish::HotAdd).await.unwrap();
+    let job = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
     let reads = |job: &Job| job.tasks[0].progress.bytes_read > 0;
     rig.wait(job, "blocks are read", reads).await.unwrap();
     rig.media_agent.sigstop().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_suspended_task_leaves_its_place_on_the_node_to_another() {
     assert_eq!(sim.world.attached_to(&rig.instances[0]).len(), 1, "the suspended one has let go");
     rig.media_agent.sigcont().unwrap();
 
-    let second = rig.succeed(rig.back_up_by(&two, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    let second = rig.succeed(rig.back_up_by(&two.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
     assert!(is_suspended(&rig.client.job(first).await.unwrap()), "it went on by itself");
     rig.client.resume_job(first).await.unwrap();
     let first = rig.succeed(first).await.unwrap();
@@ -197,7 +197,7 @@ async fn what_a_killed_agent_left_attached_makes_room_for_another_task() {
     assert_eq!(sim.world.attached_to(&rig.instances[0]).len(), 2, "nobody was there to let go");
 
     rig.start_again(0).unwrap();
-    rig.succeed(rig.back_up_by(&two, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    rig.succeed(rig.back_up_by(&two.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
     assert!(is_suspended(&rig.client.job(first).await.unwrap()), "it went on by itself");
     rig.client.resume_job(first).await.unwrap();
     rig.succeed(first).await.unwrap();

@@ -5,7 +5,7 @@
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_api::protect::BackupCopy;
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
-use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance};
+use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
 
@@ -36,7 +36,7 @@ impl Cell {
             Encryption::Plain => None,
             Encryption::AwsManaged => Some(sim.world.managed_key(ACCOUNT, REGION)),
             // The service account may use it: its people have let it in.
-            Encryption::Customer => Some(sim.world.create_key(ACCOUNT, REGION, Some(shared_policy()))),
+            Encryption::Customer => Some(sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()))),
         };
         let instance = TestInstance::place_as(sim, "one", 3, os, key.as_deref()).unwrap();
         let content = instance.content(sim).unwrap();
@@ -130,16 +130,6 @@ impl Cell {
         }
         assert_eq!(inventory.remove("volumes").map_or(0, |one| one.len()), 1, "{what}: only the node's own");
     }
-}
-
-fn shared_policy() -> serde_json::Value {
-    let root = |account: &str| format!("arn:aws:iam::{account}:root");
-    serde_json::json!({ "Statement": [{
-        "Effect": "Allow",
-        "Principal": { "AWS": [root(ACCOUNT), root(SERVICE)] },
-        "Action": "kms:*",
-        "Resource": "*",
-    }] })
 }
 
 fn point_of(job: &Job) -> RecoveryPointId {

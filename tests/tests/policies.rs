@@ -1,12 +1,13 @@
 //! The policies of `deploy/iam`, as the only permissions of both accounts, are enough for every route, and no more.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use snapferry_api::job::{StreamingBackup, Work};
+use snapferry_api::job::Work;
 use snapferry_api::protect::{BackupCopy, VaultTo};
-use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
+use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_aws::{AwsError, ec2};
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, vault, write_data,
+    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, key_for_both, vault,
+    write_data,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
@@ -14,18 +15,7 @@ use snapferry_types::{RecoveryPointId, TransportWish};
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 
 async fn back_up(rig: &Rig, instance: &TestInstance, transport: TransportWish) -> RecoveryPointId {
-    let job = rig
-        .submit(Work::StreamingBackup(StreamingBackup {
-            hypervisor: rig.tenant,
-            instances: vec![instance.id.clone()],
-            region: None,
-            media_agent: None,
-            full: false,
-            transport,
-            retention: None,
-        }))
-        .await
-        .unwrap();
+    let job = rig.back_up_by(&instance.id, transport).await.unwrap();
     Rig::recovery_point(&rig.succeed(job).await.unwrap()).unwrap()
 }
 
@@ -38,18 +28,8 @@ async fn restored(
     target: RestoreTarget,
     (transport, key): (TransportWish, Option<&str>),
 ) {
-    let job = rig
-        .submit(Work::Restore(Restore {
-            recovery_point: point,
-            from,
-            volumes: Vec::new(),
-            target,
-            tags: Vec::new(),
-            transport,
-            kms_key_id: key.map(ToOwned::to_owned),
-        }))
-        .await
-        .unwrap();
+    let key = key.map(ToOwned::to_owned);
+    let job = rig.restore_with(point, from, target, transport, key).await.unwrap();
     let job = rig.succeed(job).await.unwrap();
     instance.check(rig.sim.context(), &job, content).unwrap();
     // What was left and not tagged, removed, shared or attached is told in notes, not in errors.
@@ -57,16 +37,6 @@ async fn restored(
     // Placed instances name a key pair that there is not.
     let warnings: Vec<_> = notes.filter(|note| !note.text.contains("key pair operations")).collect();
     assert!(warnings.is_empty(), "{warnings:?}");
-}
-
-fn key_for_both() -> serde_json::Value {
-    let root = |account: &str| format!("arn:aws:iam::{account}:root");
-    serde_json::json!({ "Statement": [{
-        "Effect": "Allow",
-        "Principal": { "AWS": [root(ACCOUNT), root(SERVICE)] },
-        "Action": "kms:*",
-        "Resource": "*",
-    }] })
 }
 
 #[tokio::test(flavor = "multi_thread")]

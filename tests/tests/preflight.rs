@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use awssim::world::{KeyState, Marks};
-use snapferry_api::job::{StreamingBackup, Work};
+use snapferry_api::job::Work;
 use snapferry_api::protect::{BackupCopy, Vault, VaultTo};
-use snapferry_api::restore::{AttachTo, NewInstance, Restore, RestoreFrom, RestoreTarget};
+use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2::{self, ImageVolume, NewImage};
 use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, vault};
 use snapferry_types::instance::OsFamily;
@@ -20,22 +20,7 @@ async fn rig(with_service_resources: bool) -> Rig {
 }
 
 async fn back_up(rig: &Rig, instance: &TestInstance, transport: TransportWish) -> JobId {
-    rig.submit(Work::StreamingBackup(StreamingBackup {
-        hypervisor: rig.tenant,
-        instances: vec![instance.id.clone()],
-        region: None,
-        media_agent: None,
-        full: false,
-        transport,
-        retention: None,
-    }))
-    .await
-    .unwrap()
-}
-
-async fn backed_up(rig: &Rig, instance: &TestInstance) -> RecoveryPointId {
-    let job = rig.succeed(back_up(rig, instance, TransportWish::EbsDirect).await).await.unwrap();
-    Rig::recovery_point(&job).unwrap()
+    rig.back_up_by(&instance.id, transport).await.unwrap()
 }
 
 async fn restore(
@@ -45,17 +30,8 @@ async fn restore(
     transport: TransportWish,
     key: Option<&str>,
 ) -> JobId {
-    rig.submit(Work::Restore(Restore {
-        recovery_point,
-        from: RestoreFrom::MediaAgent,
-        volumes: Vec::new(),
-        target,
-        tags: Vec::new(),
-        transport,
-        kms_key_id: key.map(ToOwned::to_owned),
-    }))
-    .await
-    .unwrap()
+    let key = key.map(ToOwned::to_owned);
+    rig.restore_with(recovery_point, RestoreFrom::MediaAgent, target, transport, key).await.unwrap()
 }
 
 /// Sees the job refused at once, for good, with all these words, and nothing made in either account.
@@ -119,7 +95,7 @@ async fn a_backup_that_may_take_no_snapshots_makes_none() {
         refused_and_nothing_made!(rig, job, "invalid", [volume, arn, "move the instance into the region"]);
     }
     world.mark(instance.id.as_str(), Marks::default()).unwrap();
-    backed_up(&rig, &instance).await;
+    rig.backed_up(&instance).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +119,7 @@ async fn hot_add_is_refused_for_want_of_a_permission_of_the_service_account() {
     assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0);
 
     // Sharing is asked about as soon as there is a snapshot of ours: the base, or what is copied.
-    backed_up(&rig, &instance).await;
+    rig.backed_up(&instance).await.unwrap();
     let source = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
     let source = Rig::recovery_point(&source).unwrap();
     rig.deny(&["ec2:ModifySnapshotAttribute"]);
@@ -173,7 +149,7 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
     let rig = rig(false).await;
     let world = rig.sim.context().world.clone();
     let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let disabled = world.create_key(ACCOUNT, REGION, None);
     assert!(world.set_key_state(&disabled, KeyState::Disabled));
     let dying = world.create_key(ACCOUNT, REGION, None);
@@ -225,7 +201,7 @@ async fn what_lies_in_between_needs_a_transit_key_that_both_may_use() {
     let mut rig = rig(true).await;
     let world = rig.sim.context().world.clone();
     let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let key = world.create_key(ACCOUNT, REGION, None);
     let transit = rig.transports.as_ref().unwrap().transit_key.clone();
     let both = [TransportWish::HotAdd, TransportWish::Import];
@@ -298,7 +274,7 @@ async fn each_target_of_a_restore_is_asked_about() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 2).unwrap();
     let other = TestInstance::place(&sim, "two", 1).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let attach = || RestoreTarget::Volumes {
         availability_zone: None,
         attach: Some(AttachTo { instance: other.id.clone(), devices: Vec::new() }),
@@ -362,7 +338,7 @@ async fn an_instance_of_an_image_is_asked_about_with_its_role_and_its_instance_s
     let rig = rig(false).await;
     let sim = rig.sim.context().clone();
     let template = TestInstance::place(&sim, "template", 2).unwrap();
-    backed_up(&rig, &template).await;
+    rig.backed_up(&template).await.unwrap();
     // Somebody makes an image of it, and a machine with disks of its own from that.
     let owner = rig.outsider().await.unwrap();
     let seen = ec2::describe_instance(&owner, &template.id).await.unwrap().config;

@@ -137,7 +137,7 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
     .await
     .unwrap();
     rig.media_agent.kill9().unwrap();
-    rig.wait(id, "the attempt fails for now", |job| {
+    rig.wait(id, "the attempt fails, to be tried again", |job| {
         job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
     })
     .await

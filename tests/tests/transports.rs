@@ -23,14 +23,14 @@ async fn hot_add_reads_a_full_and_an_incremental_backup_and_writes_them_back() {
     let rig = Rig::start(options()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 20).unwrap();
-    let job = rig.succeed(rig.back_up_by(&instance, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    let job = rig.succeed(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
     assert!(says(&job, "blocks are moved by hot_add, as asked for"), "{job:#?}");
     let first = (Rig::recovery_point(&job).unwrap(), instance.content(&sim).unwrap());
     rig.nothing_is_left().unwrap();
     rig.shared_with(0).await.unwrap();
 
     write_data(&sim, &instance.volumes[1], 300, 2, 9).unwrap();
-    let job = rig.succeed(rig.back_up_by(&instance, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    let job = rig.succeed(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
     assert_eq!(job.tasks[0].progress.bytes_read, 2 << 20, "an incremental reads what changed");
     let second = (Rig::recovery_point(&job).unwrap(), instance.content(&sim).unwrap());
 
@@ -48,7 +48,8 @@ async fn import_writes_a_backup_back_and_leaves_no_object() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 20).unwrap();
     let content = instance.content(&sim).unwrap();
-    let job = rig.succeed(rig.back_up_by(&instance, TransportWish::EbsDirect).await.unwrap()).await.unwrap();
+    let job =
+        rig.succeed(rig.back_up_by(&instance.id, TransportWish::EbsDirect).await.unwrap()).await.unwrap();
     let point = Rig::recovery_point(&job).unwrap();
     let job = rig.succeed(rig.restore_by(point, TransportWish::Import, None).await.unwrap()).await.unwrap();
     assert!(says(&job, "blocks are moved by import"), "{job:#?}");
@@ -62,7 +63,8 @@ async fn import_writes_a_backup_back_and_leaves_no_object() {
 async fn automatic_says_what_it_took_and_out_of_what() {
     let rig = Rig::start(options()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
-    let job = rig.succeed(rig.back_up_by(&instance, TransportWish::Automatic).await.unwrap()).await.unwrap();
+    let job =
+        rig.succeed(rig.back_up_by(&instance.id, TransportWish::Automatic).await.unwrap()).await.unwrap();
     assert!(says(&job, "the least in money and time of: ebs_direct"), "{job:#?}");
     assert!(says(&job, "import not possible: Import only writes"), "{job:#?}");
 }
@@ -140,7 +142,7 @@ async fn what_lies_in_plain_in_between_is_seen() {
 async fn a_wish_that_cannot_be_kept_is_refused_before_anything_is_made() {
     let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
-    let refused = rig.back_up_by(&instance, TransportWish::HotAdd).await.unwrap();
+    let refused = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
     let job = rig.wait(refused, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
     assert_eq!(job.summary.state, JobState::Failed);
     let error = job.tasks[0].error.clone().unwrap();
@@ -159,7 +161,7 @@ async fn an_agent_killed_in_the_middle_of_a_hot_add_leaves_nothing_when_another_
     let content = instance.content(&sim).unwrap();
     // Attaching takes several calls: the kill comes between them.
     sim.faults.set_latency(vec![Latency::of("ec2", 300.0)]);
-    let job = rig.back_up_by(&instance, TransportWish::HotAdd).await.unwrap();
+    let job = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
     let attached = |job: &Job| job.tasks[0].progress.phase == "read";
     let running = rig.wait(job, "blocks are read", attached).await.unwrap();
     let node = running.tasks[0].access_node.unwrap();

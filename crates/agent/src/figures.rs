@@ -28,34 +28,22 @@ pub(crate) struct Figures {
 #[derive(Default)]
 struct Work {
     /// The sum of what has ended.
-    ended: Sums,
+    ended: v1::Progress,
     live: Vec<Arc<TaskContext>>,
 }
 
 /// One of the sums.
-type Of = fn(&Sums) -> u64;
+type Of = fn(&v1::Progress) -> u64;
 
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    bytes_read: u64,
-    bytes_sent: u64,
-    bytes_stored: u64,
-    blocks_zero: u64,
-    blocks_deduplicated: u64,
-    aws_calls: u64,
-    throttled: u64,
-}
-
-impl Sums {
-    fn add(&mut self, progress: &v1::Progress) {
-        self.bytes_read += progress.bytes_read;
-        self.bytes_sent += progress.bytes_sent;
-        self.bytes_stored += progress.bytes_stored;
-        self.blocks_zero += progress.blocks_zero;
-        self.blocks_deduplicated += progress.blocks_deduplicated;
-        self.aws_calls += progress.aws_calls;
-        self.throttled += progress.throttled;
-    }
+/// Adds what is counted here; the phase and the blocks of a bar have no sum.
+fn add(sums: &mut v1::Progress, progress: &v1::Progress) {
+    sums.bytes_read += progress.bytes_read;
+    sums.bytes_sent += progress.bytes_sent;
+    sums.bytes_stored += progress.bytes_stored;
+    sums.blocks_zero += progress.blocks_zero;
+    sums.blocks_deduplicated += progress.blocks_deduplicated;
+    sums.aws_calls += progress.aws_calls;
+    sums.throttled += progress.throttled;
 }
 
 /// An attempt that is counted.
@@ -102,7 +90,7 @@ impl Counted {
         self.figures.seconds.with_label_values(&[kind]).observe(self.since.elapsed().as_secs_f64());
         let mut work = lock(&self.figures.work);
         work.live.retain(|live| !Arc::ptr_eq(live, context));
-        work.ended.add(&context.progress());
+        add(&mut work.ended, &context.progress());
         tracing::debug!(task = %self.task, outcome, "attempt ended");
     }
 }
@@ -138,9 +126,9 @@ impl Collector for Counters {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let work = lock(&self.work);
-        let mut sums = work.ended;
+        let mut sums = work.ended.clone();
         for live in &work.live {
-            sums.add(&live.progress());
+            add(&mut sums, &live.progress());
         }
         // Under the lock: two who look at a time must not set the same counter.
         let show = |(counter, of): &(IntCounter, Of)| {

@@ -5,11 +5,11 @@
 //! Credentials and endpoint come as the AWS tools take them. Listings are streamed: memory does not grow with the
 //! number of blocks.
 
+mod common;
+
 use futures::StreamExt as _;
-use snapferry_aws::{Account, Clients, EbsSnapshotSource, QuotaSettings, SessionPurpose, SessionScope};
+use snapferry_aws::{EbsSnapshotSource, QuotaSettings};
 use snapferry_transfer::BlockSource as _;
-use snapferry_types::AccountAccess;
-use snapferry_types::access::SignIn;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -17,15 +17,7 @@ async fn main() -> anyhow::Result<()> {
     let [account, region, snapshot] = arguments.as_slice() else {
         anyhow::bail!("usage: list_snapshot ACCOUNT REGION SNAPSHOT");
     };
-    let access = AccountAccess {
-        account: account.parse()?,
-        region: region.parse()?,
-        sign_in: SignIn::Ambient,
-        roles: Vec::new(),
-        endpoint_url: None,
-    };
-    let purpose = SessionPurpose::named("list-snapshot", SessionScope::Unrestricted);
-    let account = Account::open_with(&Clients::new(QuotaSettings::default()), &access, purpose).await?;
+    let account = common::sign_in(account, region, "list-snapshot", QuotaSettings::default()).await?;
     let source = EbsSnapshotSource::open(&account, &snapshot.parse()?).await?;
     let mut listing = source.list(0);
     let mut n_blocks = 0_u64;

@@ -6,16 +6,17 @@
 //! rate it stays just below AWS's quota. A file is not synchronised to the disk: the reading is what is measured. A
 //! device is overwritten whole, also where the snapshot has holes.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use snapferry_aws::{Account, Clients, EbsSnapshotSource, QuotaSettings, SessionPurpose, SessionScope};
+use snapferry_aws::{EbsSnapshotSource, QuotaSettings};
 use snapferry_transfer::{
     BlockSource, BlockTarget, ByteBudget, DeviceTarget, FileTarget, Overwrite, TransferProgress, copy_blocks,
 };
-use snapferry_types::access::SignIn;
-use snapferry_types::{AccountAccess, BLOCK_SIZE, ByteCount, SnapshotId};
+use snapferry_types::{BLOCK_SIZE, ByteCount, SnapshotId};
 use tokio_util::sync::CancellationToken;
 
 /// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
@@ -32,20 +33,11 @@ async fn main() -> anyhow::Result<()> {
     let [account, region, snapshot, file, rest @ ..] = arguments.as_slice() else {
         anyhow::bail!("usage: read_snapshot ACCOUNT REGION SNAPSHOT FILE [REQUESTS_PER_SECOND]");
     };
-    let access = AccountAccess {
-        account: account.parse()?,
-        region: region.parse()?,
-        sign_in: SignIn::Ambient,
-        roles: Vec::new(),
-        endpoint_url: None,
-    };
     let mut quotas = QuotaSettings::default();
     if let Some(rate) = rest.first() {
         quotas.get_per_second = rate.parse().context("REQUESTS_PER_SECOND")?;
     }
-    let clients = Clients::new(quotas);
-    let purpose = SessionPurpose::named("read-snapshot", SessionScope::Unrestricted);
-    let account = Account::open_with(&clients, &access, purpose).await?;
+    let account = common::sign_in(account, region, "read-snapshot", quotas).await?;
     let snapshot: SnapshotId = snapshot.parse()?;
 
     let started = Instant::now();

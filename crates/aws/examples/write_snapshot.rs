@@ -5,19 +5,18 @@
 //! Credentials and endpoint come as the AWS tools take them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …). Without a
 //! rate it stays just below AWS's quota. What the file has holes for stays a hole.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use snapferry_aws::{
-    Account, Clients, EbsSnapshotTarget, NewSnapshot, QuotaSettings, SessionPurpose, SessionScope,
-    start_snapshot,
-};
+use snapferry_aws::{EbsSnapshotTarget, NewSnapshot, QuotaSettings, start_snapshot};
 use snapferry_transfer::{
     BlockSource as _, BlockTarget, ByteBudget, FileSource, TransferProgress, copy_blocks,
 };
-use snapferry_types::access::SignIn;
-use snapferry_types::{AccountAccess, BLOCK_SIZE, ByteCount};
+use snapferry_types::block::blocks_in_gib;
+use snapferry_types::{BLOCK_SIZE, ByteCount};
 use tokio_util::sync::CancellationToken;
 
 /// See docs/decisions/0009.
@@ -26,8 +25,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Memory for blocks in flight.
 const BUDGET_BYTES: u64 = 128 << 20;
-/// Blocks of 512 KiB in a GiB.
-const BLOCKS_IN_GIB: u32 = 2_048;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -35,24 +32,15 @@ async fn main() -> anyhow::Result<()> {
     let [account, region, file, rest @ ..] = arguments.as_slice() else {
         anyhow::bail!("usage: write_snapshot ACCOUNT REGION FILE [REQUESTS_PER_SECOND]");
     };
-    let access = AccountAccess {
-        account: account.parse()?,
-        region: region.parse()?,
-        sign_in: SignIn::Ambient,
-        roles: Vec::new(),
-        endpoint_url: None,
-    };
     let mut quotas = QuotaSettings::default();
     if let Some(rate) = rest.first() {
         quotas.put_per_second = rate.parse().context("REQUESTS_PER_SECOND")?;
     }
-    let clients = Clients::new(quotas);
-    let purpose = SessionPurpose::named("write-snapshot", SessionScope::Unrestricted);
-    let account = Account::open_with(&clients, &access, purpose).await?;
+    let account = common::sign_in(account, region, "write-snapshot", quotas).await?;
 
     let started = Instant::now();
     let source = Arc::new(FileSource::open(file)?);
-    let size_gib = source.n_blocks().div_ceil(BLOCKS_IN_GIB);
+    let size_gib = source.n_blocks().div_ceil(blocks_in_gib(1));
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let new = NewSnapshot {
         size_gib,

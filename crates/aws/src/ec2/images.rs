@@ -2,7 +2,7 @@
 
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{
-    ArchitectureValues, BlockDeviceMapping, BootModeValues, EbsBlockDevice, ResourceType, VolumeType,
+    ArchitectureValues, BlockDeviceMapping, BootModeValues, EbsBlockDevice, Image, ResourceType, VolumeType,
 };
 use snapferry_types::SnapshotId;
 use snapferry_types::aws::Tag;
@@ -80,11 +80,7 @@ pub async fn register_image(account: &Account, new: &NewImage) -> Result<String,
     reply.image_id.ok_or_else(|| asked.lacks("ImageId"))
 }
 
-/// Whether the image can be used; false while it is pending.
-///
-/// # Errors
-/// [`AwsError::NotFound`]; [`AwsError::Failed`] when it never will be.
-pub async fn image_available(account: &Account, image: &str) -> Result<bool, AwsError> {
+async fn describe(account: &Account, image: &str) -> Result<Image, AwsError> {
     let asked = Asked::new("ec2:DescribeImages", "image", image);
     let reply = account
         .call(|| async {
@@ -93,7 +89,15 @@ pub async fn image_available(account: &Account, image: &str) -> Result<bool, Aws
         })
         .await?;
     let found = reply.images.unwrap_or_default().into_iter().next();
-    let found = found.ok_or_else(|| AwsError::NotFound { what: "image", id: image.to_owned() })?;
+    found.ok_or_else(|| AwsError::NotFound { what: "image", id: image.to_owned() })
+}
+
+/// Whether the image can be used; false while it is pending.
+///
+/// # Errors
+/// [`AwsError::NotFound`]; [`AwsError::Failed`] when it never will be.
+pub async fn image_available(account: &Account, image: &str) -> Result<bool, AwsError> {
+    let found = describe(account, image).await?;
     let state = found.state.map(|state| state.as_str().to_owned()).unwrap_or_default();
     match state.as_str() {
         "available" => Ok(true),
@@ -110,15 +114,7 @@ pub async fn image_available(account: &Account, image: &str) -> Result<bool, Aws
 /// # Errors
 /// [`AwsError::NotFound`], …
 pub async fn instance_store_devices(account: &Account, image: &str) -> Result<Vec<String>, AwsError> {
-    let asked = Asked::new("ec2:DescribeImages", "image", image);
-    let reply = account
-        .call(|| async {
-            let call = account.ec2().describe_images().image_ids(image);
-            call.send().await.map_err(|error| asked.sort(&error))
-        })
-        .await?;
-    let found = reply.images.unwrap_or_default().into_iter().next();
-    let found = found.ok_or_else(|| AwsError::NotFound { what: "image", id: image.to_owned() })?;
+    let found = describe(account, image).await?;
     let mappings = found.block_device_mappings.unwrap_or_default().into_iter();
     let of_machine = mappings.filter(|mapping| mapping.virtual_name.is_some());
     Ok(of_machine.filter_map(|mapping| mapping.device_name).collect())
