@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use awssim::world::{KeyState, Marks};
-use snapferry_api::job::Work;
+use snapferry_api::job::{Job, Note, Work};
 use snapferry_api::protect::{BackupCopy, Vault, VaultTo};
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2::{self, ImageVolume, NewImage};
@@ -155,7 +155,7 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
     let dying = world.create_key(ACCOUNT, REGION, None);
     assert!(world.set_key_state(&dying, KeyState::PendingDeletion));
     let elsewhere = world.create_key(ACCOUNT, ELSEWHERE, None);
-    let foreign = world.create_key(SERVICE, REGION, Some(key_for(&[SERVICE])));
+    let locked = world.create_key(ACCOUNT, REGION, Some(key_of_nobody()));
     let gone = format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000");
     let volume = instance.volumes[0].as_str();
     for (key, class, word) in [
@@ -163,7 +163,7 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
         (&dying, "invalid", "is pending deletion"),
         (&elsewhere, "invalid", ELSEWHERE),
         (&gone, "invalid", "does not exist"),
-        (&foreign, "access_denied", "kms:GenerateDataKeyWithoutPlaintext"),
+        (&locked, "access_denied", "kms:GenerateDataKeyWithoutPlaintext"),
     ] {
         let job = restore(&rig, point, VOLUMES, TransportWish::Automatic, Some(key)).await;
         refused_and_nothing_made!(rig, job, class, [key, volume, word, "--kms-key", "nothing was made"]);
@@ -190,10 +190,60 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
     let job = rig.snap(&instance.id, Some(vault(VaultTo::Tenant, Some(ELSEWHERE)))).await.unwrap();
     refused_and_nothing_made!(rig, job, "access_denied", ["ec2:CopySnapshot", ACCOUNT]);
 
-    // With a key that is good the same restore works.
-    rig.deny(&[]);
+    // With a key that is good the same restore works, if the tenant's own policies let it be used.
     let good = world.create_key(ACCOUNT, REGION, None);
+    rig.deny(&["kms:GenerateDataKeyWithoutPlaintext"]);
+    let job = restore(&rig, point, VOLUMES, TransportWish::Automatic, Some(&good)).await;
+    let words = [good.as_str(), "kms:GenerateDataKeyWithoutPlaintext", "nothing was made"];
+    refused_and_nothing_made!(rig, job, "access_denied", words);
+    rig.deny(&[]);
     rig.succeed(restore(&rig, point, VOLUMES, TransportWish::Automatic, Some(&good)).await).await.unwrap();
+}
+
+/// An account that is neither tenant nor service account.
+const THIRD: &str = "333333333333";
+
+/// A key that its account may only look at.
+fn key_of_nobody() -> serde_json::Value {
+    let root = format!("arn:aws:iam::{ACCOUNT}:root");
+    serde_json::json!({ "Statement": [{
+        "Effect": "Allow", "Principal": { "AWS": root },
+        "Action": ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:PutKeyPolicy"], "Resource": "*",
+    }] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_for_ec2_only_is_used_and_one_that_cannot_be_looked_into_is_tried() {
+    let rig = rig(false).await;
+    let world = rig.sim.context().world.clone();
+    let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
+    let told = |job: &Job, word: &str| {
+        let notes: Vec<&Note> = job.tasks.iter().flat_map(|task| &task.notes).collect();
+        let told = notes.iter().any(|note| {
+            let text = &note.text;
+            note.warning && text.contains("kms:GenerateDataKeyWithoutPlaintext") && text.contains(word)
+        });
+        assert!(told, "{notes:#?}");
+    };
+
+    let mut policy = key_of_nobody();
+    policy["Statement"].as_array_mut().unwrap().push(serde_json::json!({
+        "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{ACCOUNT}:root") }, "Action": "kms:*",
+        "Resource": "*", "Condition": { "StringLike": { "kms:ViaService": "ec2.*.amazonaws.com" } },
+    }));
+    let through_ec2 = world.create_key(ACCOUNT, REGION, Some(policy));
+    let job = restore(&rig, point, VOLUMES, TransportWish::Automatic, Some(&through_ec2)).await;
+    told(&rig.succeed(job).await.unwrap(), "the key's policy tells services apart");
+
+    // Nobody here can see the policy of a third account's key; that it is denied is AWS's to say.
+    let before = rig.holdings();
+    let foreign = world.create_key(THIRD, REGION, Some(key_for(&[THIRD])));
+    let job = restore(&rig, point, VOLUMES, TransportWish::Automatic, Some(&foreign)).await;
+    refused(&rig, job, "access_denied", &[foreign.as_str(), "kms:DescribeKey"]).await;
+    told(&rig.client.job(job).await.unwrap(), "kms:GetKeyPolicy");
+    rig.nothing_is_left().unwrap();
+    assert_eq!(rig.holdings(), before, "something was left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]

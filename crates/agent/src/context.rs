@@ -10,7 +10,7 @@ use snapferry_service::TlsMaterial;
 use snapferry_transfer::{ByteBudget, ErrorClass, TransferError, TransferProgress, WorkPool};
 use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::spec::TaskSpec;
-use snapferry_types::{AccountAccess, Region};
+use snapferry_types::{AccountAccess, AccountId, Region};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 
@@ -185,16 +185,25 @@ impl TaskContext {
         entry: &LedgerEntry,
         scope: SessionScope,
     ) -> Result<Account, TransferError> {
-        let known = [Some(&self.spec.tenant_access), self.spec.service_access.as_ref()];
-        let access = known.into_iter().flatten().find(|access| access.account == entry.account);
-        let access = access.ok_or_else(|| {
+        self.account_in(&entry.account, &entry.region, scope).await.unwrap_or_else(|| {
             let (kind, account) = (entry.kind.as_str(), &entry.account);
             let text =
                 format!("ledger entry {}: a {kind} in {account}, to which the task has no access", entry.id);
-            TransferError::new(ErrorClass::Invalid, text)
-        })?;
-        let access = AccountAccess { region: entry.region.clone(), ..access.clone() };
-        self.account(&access, scope).await
+            Err(TransferError::new(ErrorClass::Invalid, text))
+        })
+    }
+
+    /// Signs in to an account and region; nothing where the task has no access to that account.
+    pub(crate) async fn account_in(
+        &self,
+        id: &AccountId,
+        region: &Region,
+        scope: SessionScope,
+    ) -> Option<Result<Account, TransferError>> {
+        let known = [Some(&self.spec.tenant_access), self.spec.service_access.as_ref()];
+        let access = known.into_iter().flatten().find(|access| access.account == *id)?;
+        let access = AccountAccess { region: region.clone(), ..access.clone() };
+        Some(self.account(&access, scope).await)
     }
 
     /// Signs in to the tenant's account in another region.

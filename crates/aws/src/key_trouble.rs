@@ -3,9 +3,11 @@
 //! KMS is asked directly, while EC2 and EBS will use the key on the account's behalf. A policy of the account's own that
 //! allows a use through them only (`kms:ViaService`) denies the question. So a denial by the account's own policies
 //! counts for nothing, but for `kms:GenerateDataKeyWithoutPlaintext`: that answers sealed bytes, so it costs nothing to
-//! allow it without a condition, and the policies in deploy/iam do. A denial by the key's policy counts.
+//! allow it without a condition, and the policies in deploy/iam do. A denial by the key's policy counts, unless that
+//! policy itself [demands a service](demands_a_service): whoever can read it is to look. What the policy of a VPC endpoint
+//! denies says nothing: EC2 does not come through ours.
 
-use snapferry_types::Region;
+use snapferry_types::{AccountId, Region};
 use thiserror::Error;
 
 use crate::error::AwsError;
@@ -54,6 +56,8 @@ pub enum KeyTrouble {
         action: String,
         /// AWS's own words.
         message: String,
+        /// Where the key's own policy may be what denies: who can read it, and the key's ARN.
+        by_policy_of: Option<(AccountId, String)>,
     },
 }
 
@@ -76,8 +80,11 @@ pub async fn key_trouble(
         let (key, found, needed) = (key.to_owned(), found.to_owned(), account.region().clone());
         return Ok(Some(KeyTrouble::Elsewhere { key, found, needed }));
     }
+    let mut owner =
+        part_of_arn(key, 4).and_then(|owner| owner.parse().ok()).map(|owner| (owner, key.to_owned()));
     match describe_key(account, key).await {
-        Ok(KeyInfo { state, manager, .. }) => {
+        Ok(KeyInfo { arn, state, manager, account }) => {
+            owner = Some((account, arn));
             if let Some(word) = state.obstacle() {
                 return Ok(Some(unusable(word)));
             }
@@ -113,11 +120,27 @@ pub async fn key_trouble(
                 );
                 return Ok(None);
             }
+            if message.contains("VPC endpoint policy") {
+                tracing::info!(key, action, message, "denied on the way to KMS, which is not EC2's way");
+                return Ok(None);
+            }
+            let by_policy_of = owner.filter(|_| !is_by_own_policy(&message));
             let (account, key) = (account.account().to_string(), key.to_owned());
-            Ok(Some(KeyTrouble::Denied { account, key, action, message }))
+            Ok(Some(KeyTrouble::Denied { account, key, action, message, by_policy_of }))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether a key's policy has conditions that a question asked directly never meets, though EC2 may on the same account's
+/// behalf: the service that asks, or the encryption context that it sends.
+#[must_use]
+pub fn demands_a_service(policy: &str) -> bool {
+    // AWS compares the names of condition keys without regard to case.
+    let policy = policy.to_ascii_lowercase();
+    ["kms:viaservice", "aws:viaawsservice", "kms:encryptioncontext"]
+        .iter()
+        .any(|condition| policy.contains(condition))
 }
 
 /// Whether AWS's sentence names a policy of the caller's own account as what is in the way.
@@ -151,5 +174,14 @@ mod tests {
         let arn = "arn:aws:kms:eu-central-1:111122223333:key/1";
         assert_eq!((part_of_arn(arn, 3), part_of_arn(arn, 4)), (Some("eu-central-1"), Some("111122223333")));
         assert_eq!(part_of_arn("alias/aws/ebs", 3), None);
+    }
+
+    #[test]
+    fn a_policy_that_lets_services_only_is_told_from_one_that_lets_nobody() {
+        let via = r#"{"Condition":{"StringEquals":{"kms:viaservice":"ec2.eu-central-1.amazonaws.com"}}}"#;
+        assert!(demands_a_service(via));
+        assert!(!demands_a_service(
+            r#"{"Principal":{"AWS":"*"},"Condition":{"Bool":{"aws:SecureTransport":"true"}}}"#
+        ));
     }
 }

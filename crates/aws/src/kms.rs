@@ -128,6 +128,20 @@ pub async fn describe_key(account: &Account, key: &str) -> Result<KeyInfo, AwsEr
     info(&asked, reply.key_metadata.ok_or_else(|| asked.lacks("KeyMetadata"))?)
 }
 
+/// The policy of a key, named by id or ARN, as JSON. AWS answers it only to the key's own account.
+///
+/// # Errors
+/// [`AwsError::NotFound`], [`AwsError::AccessDenied`] naming the key, …
+pub async fn key_policy(account: &Account, key: &str) -> Result<String, AwsError> {
+    let asked = Asked::new("kms:GetKeyPolicy", "key", key);
+    let reply = account
+        .call(|| async {
+            account.kms().get_key_policy().key_id(key).send().await.map_err(|error| asked.sort(&error))
+        })
+        .await?;
+    reply.policy.ok_or_else(|| asked.lacks("Policy"))
+}
+
 /// Asks KMS, without doing it, whether the account may use the key so.
 ///
 /// # Errors

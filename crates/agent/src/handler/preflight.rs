@@ -1,19 +1,21 @@
 //! What a task will need of AWS is asked about before it makes anything: EC2 calls with DryRun, keys by KMS. What is
 //! missing ends the task at once, for good; the message names the permission, on what, for which account, and the way
-//! out. Only what AWS says clearly counts: a question without an answer is left to the call itself.
+//! out. Only what AWS says clearly counts: a question without an answer is left to the call itself. A key may deny us and
+//! allow EC2 on our behalf; where its policy says so, or cannot be read, the job is told and the task goes on.
 //!
 //! Runs twice: nothing is made. A task that has something in its ledger is past the questions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use snapferry_aws::{
-    Account, AwsError, Denied, KeyTrouble, KeyUse, Preflight as DryRuns, Probe, ec2, key_trouble,
+    Account, AwsError, Denied, KeyTrouble, KeyUse, Preflight as DryRuns, Probe, SessionScope,
+    demands_a_service, ec2, key_policy, key_trouble,
 };
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{Purpose, ownership_tags};
-use snapferry_types::{LedgerId, SnapshotId};
+use snapferry_types::{AccountId, LedgerId, SnapshotId};
 
 use crate::context::TaskContext;
 
@@ -41,6 +43,14 @@ enum Question {
         /// What to do when it cannot be used.
         way_out: String,
     },
+}
+
+/// The answer to a question that did not go well.
+enum Found {
+    /// This is missing.
+    Missing(TransferError),
+    /// This may be missing.
+    Doubt(String),
 }
 
 impl<'a> Preflight<'a> {
@@ -98,15 +108,24 @@ impl<'a> Preflight<'a> {
         for question in &self.questions {
             asked.push(self.answer(&dry_runs, question));
         }
-        let missing: Vec<TransferError> = join_all(asked).await.into_iter().flatten().collect();
+        let (mut missing, mut doubts) = (Vec::new(), BTreeSet::new());
+        for found in join_all(asked).await.into_iter().flatten() {
+            match found {
+                Found::Missing(error) => missing.push(error),
+                Found::Doubt(text) => drop(doubts.insert(text)),
+            }
+        }
         if self.context.stop.token().is_cancelled() {
             return Err(TransferError::cancelled());
         }
-        all_of(&missing)
+        all_of(&missing)?;
+        for doubt in doubts {
+            self.context.note(true, doubt).await?;
+        }
+        Ok(())
     }
 
-    /// What is missing.
-    async fn answer(&self, dry_runs: &DryRuns, question: &Question) -> Option<TransferError> {
+    async fn answer(&self, dry_runs: &DryRuns, question: &Question) -> Option<Found> {
         match question {
             Question::Call { account, probe, stand_in } => {
                 let denied = dry_runs.check(account, std::slice::from_ref(probe)).await;
@@ -115,17 +134,54 @@ impl<'a> Preflight<'a> {
                     tracing::debug!(?denied, "a denial about what only stands in");
                     return None;
                 }
-                Some(self.denial(account, &denied))
+                Some(Found::Missing(self.denial(account, &denied)))
             }
             Question::Key { account, key, key_use, of, way_out } => {
                 let trouble = without_verdict(key_trouble(account, key, *key_use).await, key)??;
                 let class = match &trouble {
-                    KeyTrouble::Denied { .. } => ErrorClass::AccessDenied,
+                    KeyTrouble::Denied { by_policy_of, .. } => {
+                        if let Some((owner, arn)) = by_policy_of
+                            && let Some(why) = self.may_be_allowed_through_ec2(account, owner, arn).await
+                        {
+                            let text = format!(
+                                "{of}: {trouble}; EC2 may be allowed to on the account's behalf: {why}. The task goes \
+                                 on; should it fail at this key, this is why"
+                            );
+                            return Some(Found::Doubt(text));
+                        }
+                        ErrorClass::AccessDenied
+                    }
                     KeyTrouble::Elsewhere { .. }
                     | KeyTrouble::Missing { .. }
                     | KeyTrouble::Unusable { .. } => ErrorClass::Invalid,
                 };
-                Some(TransferError::new(class, format!("{of}: {trouble}: {way_out}")))
+                Some(Found::Missing(TransferError::new(class, format!("{of}: {trouble}: {way_out}"))))
+            }
+        }
+    }
+
+    /// Why a denial of the key to us does not say that it is denied to EC2 on our behalf; nothing where it says that.
+    async fn may_be_allowed_through_ec2(
+        &self,
+        account: &Account,
+        owner: &AccountId,
+        arn: &str,
+    ) -> Option<&'static str> {
+        const UNREADABLE: &str = "the key's policy, which would tell, cannot be read (kms:GetKeyPolicy)";
+        let owner = if owner == account.account() {
+            account.clone()
+        } else {
+            match self.context.account_in(owner, account.region(), SessionScope::Discover).await {
+                Some(Ok(owner)) => owner,
+                Some(Err(_)) | None => return Some(UNREADABLE),
+            }
+        };
+        match key_policy(&owner, arn).await {
+            Ok(policy) if demands_a_service(&policy) => Some("the key's policy tells services apart"),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(arn, %error, "the key's policy cannot be read");
+                Some(UNREADABLE)
             }
         }
     }

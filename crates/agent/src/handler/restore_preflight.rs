@@ -50,9 +50,8 @@ pub(super) async fn run(
     }
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
     for (key, volume) in keys_of(&volumes) {
-        let way = "allow it in the key's policy and in the role's (kms:GenerateDataKeyWithoutPlaintext without \
-                   kms:ViaService: it is asked directly), enable the key, or choose another one for the restore \
-                   (--kms-key)";
+        let way = "allow it in the key's policy and in the role's (there without kms:ViaService: it is asked directly), \
+                   enable the key, or choose another one for the restore (--kms-key)";
         ask.key(account, (key, KeyUse::GenerateDataKeyWithoutPlaintext), volume, way);
     }
     match to {

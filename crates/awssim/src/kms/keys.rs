@@ -168,12 +168,23 @@ fn check_policy_name(call: &Call<'_>) -> Result<(), Refusal> {
 }
 
 pub(super) fn policy(call: &Call<'_>) -> Result<Value, Refusal> {
+    refuse_alias(call)?;
     let key = call.key("KeyId", "GetKeyPolicy")?;
     check_policy_name(call)?;
     Ok(json!({ "Policy": key.policy.to_string(), "PolicyName": "default" }))
 }
 
+/// A key's policy is asked for by id or ARN, never by alias.
+fn refuse_alias(call: &Call<'_>) -> Result<(), Refusal> {
+    let key = call.required("KeyId")?;
+    if key.starts_with("alias/") || key.contains(":alias/") {
+        return Err(error("NotFoundException", format!("Invalid keyId '{key}'")));
+    }
+    Ok(())
+}
+
 pub(super) fn put_policy(call: &Call<'_>) -> Result<Value, Refusal> {
+    refuse_alias(call)?;
     let mut key = call.key("KeyId", "PutKeyPolicy")?;
     check_policy_name(call)?;
     key.policy = parse_policy(call.required("Policy")?)?;

@@ -73,6 +73,8 @@ async fn the_managed_key_is_made_on_demand_and_cannot_be_changed() {
     // Only EC2 and EBS may use it.
     let data_key = json!({ "KeyId": "alias/aws/ebs", "KeySpec": "AES_256" });
     admin.kms("GenerateDataKey", data_key).await.assert_refused("AccessDeniedException");
+    admin.kms("GetKeyPolicy", key).await.assert_refused("NotFoundException");
+    let key = json!({ "KeyId": found["KeyMetadata"]["Arn"] });
     let policy = admin.kms("GetKeyPolicy", key).await.json();
     assert!(policy["Policy"].as_str().unwrap().contains("kms:ViaService"));
 }
