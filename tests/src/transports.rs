@@ -88,7 +88,7 @@ impl Resources {
         }
         if machine.can_import {
             lines.push_str(&format!(
-                "import = {{ bucket = \"{BUCKET}\", staging_dir = \"{dir}/{name}-staging\" }}\n",
+                "import = {{ bucket = \"{BUCKET}\", staging_dir = \"{dir}/staging\" }}\n",
                 dir = dir.display(),
             ));
         }

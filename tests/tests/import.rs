@@ -2,7 +2,6 @@
 //! processes. Every test proves that its fault came in the middle.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
@@ -83,7 +82,7 @@ impl Prepared {
         let (job, index) = self.hanging(stage).await;
         self.rig.agents[index].kill9().unwrap();
         assert!(in_account(&self.rig, stage.kind()) > 0, "the kill came after the {stage:?}");
-        assert!(staged(&self.rig, index) > 0, "the killed agent has no image");
+        assert!(self.rig.n_staged(index) > 0, "the killed agent has no image");
         self.rig.sim.context().faults.set_rules(Vec::new());
         let rig = &self.rig;
         let done = rig.succeed(job).await.unwrap();
@@ -92,17 +91,17 @@ impl Prepared {
         assert_ne!(other, index, "the killed agent cannot have ended it");
         self.instance.check(rig.sim.context(), &done, &self.content).unwrap();
         rig.only_these_are_left(2, 4).await.unwrap();
-        assert_eq!(staged(rig, other), 0, "who ends it clears up behind itself");
+        assert_eq!(rig.n_staged(other), 0, "who ends it clears up behind itself");
         if stage == Stage::Import {
             // Both volumes were imported at the time of the kill, or the second one after it: never one of them twice.
             assert_eq!(rig.calls("vmie", "ImportSnapshot"), 2);
         }
 
         // The killed agent's images are of no use any more, and it learns that when it is there again.
-        assert!(staged(rig, index) > 0);
+        assert!(rig.n_staged(index) > 0);
         self.rig.start_again(index).unwrap();
         let rig = &self.rig;
-        let is_swept = || async { staged(rig, index) == 0 };
+        let is_swept = || async { rig.n_staged(index) == 0 };
         eventually(BOUND, "the images of the killed agent are swept", is_swept).await.unwrap();
     }
 
@@ -114,18 +113,12 @@ impl Prepared {
         let ended = rig.wait(job, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
         assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
         rig.only_these_are_left(2, 2).await.unwrap();
-        assert_eq!(staged(rig, index), 0, "an image is left on the node");
+        assert_eq!(rig.n_staged(index), 0, "an image is left on the node");
     }
 }
 
 fn in_account(rig: &Rig, kind: &str) -> usize {
     rig.sim.context().world.inventory(Some(SERVICE)).get(kind).map_or(0, Vec::len)
-}
-
-/// How many tasks have images on an agent's node.
-fn staged(rig: &Rig, index: usize) -> usize {
-    let folder: PathBuf = rig.dir.join(format!("agent-{}-staging", index + 1));
-    std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,8 +55,7 @@ async fn import_writes_a_backup_back_and_leaves_no_object() {
     assert!(says(&job, "blocks are moved by import"), "{job:#?}");
     instance.check(&sim, &job, &content).unwrap();
     rig.nothing_is_left().unwrap();
-    let staged = std::fs::read_dir(rig.dir.join("agent-1-staging")).unwrap().count();
-    assert_eq!(staged, 0, "image files are left in the staging folder");
+    assert_eq!(rig.n_staged(0), 0, "image files are left in the staging folder");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,12 +76,16 @@ impl Agent {
     ///
     /// # Errors
     /// [`BuildError`]; nothing runs then.
-    pub async fn build(config: AgentConfig, queue: Arc<dyn TaskQueue>) -> Result<Self, BuildError> {
+    pub async fn build(mut config: AgentConfig, queue: Arc<dyn TaskQueue>) -> Result<Self, BuildError> {
         let n_slots = usize::try_from(config.slots).unwrap_or(0);
         if !(1..=256).contains(&n_slots) {
             return Err(BuildError::Slots(config.slots));
         }
         let identity = Identity::load(&config.data_dir)?;
+        if let Some(import) = &mut config.import {
+            // Each agent removes what no task of its own needs: two may be given one folder.
+            import.staging_dir.push(identity.node.to_string());
+        }
         let tls = config.tls.as_ref().map(snapferry_service::TlsFiles::read).transpose()?;
         let lease = LeaseClient::new(&config.scheduler, tls.as_ref(), identity)?;
         let queue_name = QueueName::new(&config.region, OS, &config.group)?;

@@ -2,6 +2,7 @@
 //!
 //! Runs twice, or dies at:
 //! - the image: its partial file is gone on with from the mark on the node that began it; else begun anew.
+//! - the whole image: it is looked at again before it is uploaded.
 //! - the upload: parts of an upload that broke off are aborted, and it begins anew.
 //! - ImportSnapshot: its client token makes the repeat find the same task; what that makes goes with the task's entry.
 //! - afterwards: image file and object are removed, as often as needed. Files that a killed process or another node left
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use snapferry_aws::ec2::{self, ImportFormat, NewImport};
 use snapferry_aws::{Account, AwsError, S3};
 use snapferry_media_agent::client::MediaClient;
-use snapferry_transfer::{DiskImage, ErrorClass, TransferError, TransferProgress};
+use snapferry_transfer::{DiskImage, ErrorClass, TransferError, TransferProgress, inspect_image};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::{Fence, ImageFormat};
 
@@ -22,6 +23,7 @@ use super::super::clean;
 use super::super::marks::Marks;
 use super::super::objects::{self, parse_one};
 use super::super::stage::ToStage;
+use super::super::store::bytes_in;
 use super::write::{importer, write_to};
 use crate::config::ImportConfig;
 use crate::context::TaskContext;
@@ -157,9 +159,10 @@ impl Image {
         what: &ToStage,
         marks: &Marks,
     ) -> Result<(), TransferError> {
+        let n_blocks = what.volume.n_blocks;
         if tokio::fs::try_exists(&self.path).await.unwrap_or(false) {
-            // Whole: it has its name only then, and the folder is this task's alone.
-            return Ok(());
+            // Whole when it got its name; that was in an earlier attempt.
+            return self.check(n_blocks).await;
         }
         if let Some(folder) = self.path.parent() {
             tokio::fs::create_dir_all(folder).await.map_err(|error| {
@@ -167,13 +170,39 @@ impl Image {
                 TransferError::new(ErrorClass::StorageFull, text)
             })?;
         }
-        let n_blocks = what.volume.n_blocks;
         let image = DiskImage::open_or_create(&self.path, ImageFormat::Vmdk, n_blocks)?;
         write_to(context, media, what, image.target(), &self.name, marks)
             .await
             .map_err(|error| error.context(format!("write the disk image {}", self.path.display())))?;
         image.finish(Arc::new(TransferProgress::default()), context.stop.token().clone()).await?;
-        Ok(())
+        self.check(n_blocks).await
+    }
+
+    /// Looks whether the file is what its headers say, and has the volume's size: EC2 would find out only after the upload.
+    /// One that is not is removed, and the next attempt writes it anew.
+    async fn check(&self, n_blocks: u32) -> Result<(), TransferError> {
+        let path = self.path.clone();
+        let looked = tokio::task::spawn_blocking(move || inspect_image(path)).await.map_err(|died| {
+            let text = format!("looking at the disk image {} died: {died}", self.path.display());
+            TransferError::new(ErrorClass::Internal, text)
+        })?;
+        let wrong = match looked {
+            Ok(info) if info.format == ImageFormat::Vmdk && info.virtual_size == bytes_in(n_blocks) => {
+                return Ok(());
+            }
+            Ok(info) => format!(
+                "{} holds a disk of {} bytes in {}, the volume has {}",
+                self.path.display(),
+                info.virtual_size,
+                info.format.as_str(),
+                bytes_in(n_blocks)
+            ),
+            Err(error) if matches!(error.class, ErrorClass::Corrupt | ErrorClass::Invalid) => error.message,
+            Err(error) => return Err(error),
+        };
+        self.remove().await;
+        let text = format!("the disk image is not uploaded, and written anew: {wrong}");
+        Err(TransferError::new(ErrorClass::Unavailable, text))
     }
 
     /// Removes it, and the task's folder when that was the last.
@@ -210,5 +239,35 @@ pub(in super::super) async fn clean_up(context: &TaskContext) -> Result<(), Tran
             Err(TransferError::new(ErrorClass::Unavailable, text))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_that_is_cut_off_or_of_another_size_is_not_uploaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("task").join("vol-1.vmdk");
+        let image = || Image { path: path.clone(), name: "vol-1.vmdk".to_owned() };
+        let write = || async {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let disk = DiskImage::open_or_create(&path, ImageFormat::Vmdk, 4).unwrap();
+            disk.finish(Arc::default(), CancellationToken::new()).await.unwrap();
+        };
+        write().await;
+        image().check(4).await.unwrap();
+        let error = image().check(5).await.unwrap_err();
+        assert!(error.retryable() && error.message.contains("2097152"), "{error}");
+        assert!(!path.exists());
+        write().await;
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1_024).unwrap();
+        let error = image().check(4).await.unwrap_err();
+        assert!(error.retryable() && error.message.contains("vol-1.vmdk"), "{error}");
+        assert!(!path.exists());
     }
 }
