@@ -20,7 +20,7 @@ const WAITS: &str = "waits for an access node that can do";
 /// What the nodes of a queue can do by one transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Able {
-    /// One of them can, and has a free slot.
+    /// Those that can have more free slots than such tasks are offered to them.
     Now,
     /// One of them can when it has a free slot, or those of another queue of the task's region can.
     Later,
@@ -128,13 +128,16 @@ async fn of_queue(
     since_ms: i64,
 ) -> Result<Able, StoreError> {
     let able = nodes_in(conn, transport, region, since_ms).await?;
-    Ok(if able.iter().any(|node| node.queue == queue && node.has_slot) {
-        Able::Now
-    } else if able.is_empty() {
-        Able::Nobody
-    } else {
-        Able::Later
-    })
+    if able.is_empty() {
+        return Ok(Able::Nobody);
+    }
+    let n_free: i64 = able.iter().filter(|node| node.queue == queue).map(|node| node.n_free.max(0)).sum();
+    let statement = format!(
+        "SELECT COUNT(*) AS n FROM task t WHERE t.state = 'dispatched' AND t.queue = $1 AND {}",
+        wishes(transport)
+    );
+    let offered = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(queue).fetch_one(conn).await?.int("n")?;
+    Ok(if offered < n_free { Able::Now } else { Able::Later })
 }
 
 /// A node that can.
@@ -142,7 +145,7 @@ struct Node {
     id: String,
     region: String,
     queue: String,
-    has_slot: bool,
+    n_free: i64,
 }
 
 /// Those of [`nodes`] in one region.
@@ -164,16 +167,16 @@ async fn nodes(
     since_ms: i64,
 ) -> Result<Vec<Node>, StoreError> {
     let statement = format!(
-        "SELECT n.id, n.region, n.queue, n.slots, (SELECT COUNT(*) FROM task t WHERE t.node_id = n.id \
-         AND t.state IN ('running', 'suspect')) AS leased FROM access_node n WHERE n.slots > 0 \
-         AND n.last_seen_ms >= $1 AND (n.transports = '[]' OR n.transports LIKE '%\"{}\"%')",
+        "SELECT n.id, n.region, n.queue, n.slots - COALESCE(l.n, 0) AS free FROM access_node n LEFT JOIN \
+         (SELECT node_id, COUNT(*) AS n FROM task WHERE state IN ('running', 'suspect') GROUP BY node_id) l \
+         ON l.node_id = n.id WHERE n.slots > 0 AND n.last_seen_ms >= $1 AND (n.transports = '[]' OR n.transports LIKE '%\"{}\"%')",
         transport.as_str()
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(since_ms).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
-            let has_slot = row.int("leased")? < row.int("slots")?;
-            Ok(Node { id: row.text("id")?, region: row.text("region")?, queue: row.text("queue")?, has_slot })
+            let (id, region, queue) = (row.text("id")?, row.text("region")?, row.text("queue")?);
+            Ok(Node { id, region, queue, n_free: row.int("free")? })
         })
         .collect()
 }

@@ -76,6 +76,17 @@ pub(crate) async fn a_task_waits_while_the_nodes_that_can_are_busy(url: String) 
     assert_eq!(world.offer().await.task, world.only_task(waits).await);
 }
 
+pub(crate) async fn no_more_is_offered_than_the_nodes_that_can_have_room_for(url: String) {
+    let world = world_of(url).await;
+    add_node(&world, 2, Some(Transport::HotAdd)).await;
+    for instance in ["i-0a", "i-0b", "i-0c"] {
+        world.submit(&hot_add(&world, instance)).await;
+    }
+    world.offer().await;
+    world.offer().await;
+    assert_eq!(world.try_offer().await, None, "nodes that cannot would only hand it back");
+}
+
 pub(crate) async fn what_nobody_can_is_offered_to_be_refused_unless_it_was_begun(url: String) {
     let world = world_of(url).await;
     world.submit(&hot_add(&world, "i-0a")).await;

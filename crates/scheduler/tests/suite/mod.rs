@@ -104,6 +104,7 @@ cases! {
     keeping::a_snapshot_that_is_being_deleted_is_not_lost,
     abilities::a_task_goes_to_a_node_that_can,
     abilities::a_task_waits_while_the_nodes_that_can_are_busy,
+    abilities::no_more_is_offered_than_the_nodes_that_can_have_room_for,
     abilities::what_nobody_can_is_offered_to_be_refused_unless_it_was_begun,
     abilities::another_queue_has_the_node_that_can,
     abilities::staged_images_are_of_use_to_the_node_that_has_the_task,
