@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Memory for blocks in flight.
-const BUDGET_BYTES: u64 = 128 << 20;
+const BUDGET_BYTES: u64 = 96 << 20;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -19,22 +19,13 @@ pub struct ByteBudget {
 #[derive(Debug)]
 #[must_use = "the bytes count only while the permit lives"]
 pub struct BudgetPermit {
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl BudgetPermit {
     /// A permit that counts for nothing, for blocks that share memory which is counted elsewhere.
     pub fn free() -> Self {
-        Self { permit: None }
-    }
-
-    /// Gives back all but `bytes`.
-    pub fn keep(&mut self, bytes: u64) {
-        let Some(permit) = &mut self.permit else { return };
-        let kept = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
-        if let Some(surplus) = permit.num_permits().checked_sub(kept) {
-            drop(permit.split(surplus));
-        }
+        Self { _permit: None }
     }
 }
 
@@ -54,7 +45,7 @@ impl ByteBudget {
             .acquire_many_owned(units)
             .await
             .expect("the budget's semaphore is never closed");
-        BudgetPermit { permit: Some(permit) }
+        BudgetPermit { _permit: Some(permit) }
     }
 
     /// `bytes` if they are free now, and nobody waits for them.
@@ -62,7 +53,7 @@ impl ByteBudget {
     pub fn try_take(&self, bytes: u64) -> Option<BudgetPermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total_units);
         let permit = Arc::clone(&self.semaphore).try_acquire_many_owned(units).ok()?;
-        Some(BudgetPermit { permit: Some(permit) })
+        Some(BudgetPermit { _permit: Some(permit) })
     }
 
     /// Bytes of the whole budget.
@@ -85,12 +76,8 @@ mod tests {
     #[tokio::test]
     async fn a_permit_is_given_back_and_an_oversized_one_is_the_whole_budget() {
         let budget = ByteBudget::new(1 << 20);
-        let mut half = budget.take(1 << 19).await;
+        let half = budget.take(1 << 19).await;
         assert_eq!(budget.available(), 1 << 19);
-        half.keep(1 << 20);
-        assert_eq!(budget.available(), 1 << 19);
-        half.keep(1 << 18);
-        assert_eq!(budget.available(), 3 << 18);
         drop(half);
         let all = budget.take(1 << 40).await;
         assert_eq!(budget.available(), 0);

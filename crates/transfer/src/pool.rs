@@ -10,8 +10,8 @@ use crate::buffers::BlockBuffers;
 use crate::error::{ErrorClass, TransferError};
 use crate::scratch::Scratch;
 
-/// Idle buffers between one use and the next: 16 MiB.
-const MAX_FREE_BUFFERS: usize = 32;
+/// Idle buffers between one use and the next: 8 MiB.
+const MAX_FREE_BUFFERS: usize = 16;
 
 /// A bounded pool of CPU workers; clones share it.
 #[derive(Clone)]

@@ -20,10 +20,8 @@ pub(crate) async fn read_within(
     source: &dyn BlockSource,
     block: &ListedBlock,
 ) -> Result<Block, TransferError> {
-    let permit = budget.take(source.bytes_to_read()).await;
-    let mut block = source.read(block, permit).await?;
-    block.permit.keep(BLOCK_SIZE as u64);
-    Ok(block)
+    let permit = budget.take(BLOCK_SIZE as u64).await;
+    source.read(block, permit).await
 }
 
 /// A volume whose blocks can be read in any order, by many readers at once.
@@ -35,17 +33,12 @@ pub trait BlockSource: Send + Sync {
     /// How many reads in flight the source wants now; it adapts to latency and quota.
     fn wanted_reads(&self) -> usize;
 
-    /// Bytes of memory that a block takes while it is being read; once it is here it takes its own size.
-    fn bytes_to_read(&self) -> u64 {
-        BLOCK_SIZE as u64
-    }
-
     /// Blocks at or after `from_block`: all written ones, or, when the source was opened against a base, the
     /// changed ones.
     fn list(&self, from_block: u32) -> BlockListing;
 
     /// Reads a listed block and checks it against its checksum. Retries what can be retried; what comes out as an
-    /// error has used up its tries. The permit is for [`bytes_to_read`](Self::bytes_to_read).
+    /// error has used up its tries. The permit is for the block's memory.
     ///
     /// # Errors
     /// [`TransferError`]; `Corrupt` when the bytes did not match twice.

@@ -4,12 +4,14 @@ use anyhow::Result;
 use awssim::faults::{Effect, Latency, Quotas, Rule};
 use awssim::store::SyntheticSpec;
 
+use crate::meter;
 use crate::reader::Reader;
 use crate::setup::Sim;
 use crate::{Bench, data, say};
 
 const SIZE_GIB: u64 = 16;
 const SNAPSHOT: &str = "snap-0000000000000002a";
+const GET: &str = "GetSnapshotBlock";
 /// Latency in ms, and the numbers of workers that are tried for the peer: what the quota needs, and its default.
 const LATENCIES: [(f64, [u32; 2]); 5] =
     [(20.0, [24, 64]), (60.0, [64, 96]), (100.0, [64, 128]), (120.0, [128, 192]), (150.0, [160, 256])];
@@ -35,37 +37,43 @@ pub(super) async fn run(bench: &Bench) -> Result<()> {
         message: None,
         reason: None,
     };
-    println!("| latency, ms | reader | answered a second | throttled | failed calls met | outcome |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| latency, ms | reader | answered a second | in the whole run | throttled | failed calls met | peak RSS, MiB | outcome |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for (latency, their_workers) in LATENCIES {
         let ours = Some(Reader::Ours { requests_per_second: 990 });
         let theirs = their_workers.map(|n_workers| Reader::coldsnap(bench, n_workers));
         for reader in std::iter::once(ours).chain(theirs).flatten() {
             say(&format!("quota, {latency} ms: {}", reader.name()));
             faults.set_latency(vec![Latency::of("ebs", latency)]);
-            let rule = Rule {
-                action: Some("GetSnapshotBlock".to_owned()),
-                probability: 0.01,
-                ..Rule::new(failure.clone())
-            };
+            let rule = Rule { action: Some(GET.to_owned()), probability: 0.01, ..Rule::new(failure.clone()) };
             faults.set_rules(vec![rule]);
             faults.clear_counters();
             let file = out.path().join("volume.img");
-            let run = reader.read(&sim.access, SNAPSHOT, &file, true).await;
+            let read = reader.read(&sim.access, SNAPSHOT, &file, true);
+            let (run, steady) = meter::steady_rate(faults, GET, read).await;
             let counters = faults.counters();
-            let calls = counters.calls_of("ebs", "GetSnapshotBlock");
-            let throttled = counters.throttled_of("ebs", "GetSnapshotBlock");
-            let (rate, outcome) = match &run {
-                Ok(cost) => (format!("{:.0}", (calls - throttled) as f64 / cost.wall_s), "done".to_owned()),
+            let calls = counters.calls_of("ebs", GET);
+            let throttled = counters.throttled_of("ebs", GET);
+            let (rates, peak, outcome) = match &run {
+                Ok(cost) => {
+                    let whole = (calls - throttled) as f64 / cost.wall_s;
+                    (format!("{steady:.0} | {whole:.0}"), format!("{:.0}", cost.peak_mib), "done".to_owned())
+                }
                 Err(error) => {
                     let text = format!("{error:#}");
                     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-                    ("–".to_owned(), format!("failed: {}", last.chars().take(120).collect::<String>()))
+                    let outcome = format!("failed: {}", last.chars().take(120).collect::<String>());
+                    ("– | –".to_owned(), "–".to_owned(), outcome)
                 }
             };
             let share = 100.0 * throttled as f64 / calls.max(1) as f64;
             let met = counters.faults_of("error");
-            println!("| {latency} | {} | {rate} | {share:.2} % | {met} | {outcome} |", reader.name());
+            println!(
+                "| {latency} | {} | {rates} | {share:.2} % | {met} | {peak} | {outcome} |",
+                reader.name()
+            );
         }
     }
     Ok(())

@@ -28,10 +28,6 @@ use crate::session::Account;
 /// The first page is used again only while its page token is certainly good (AWS: 60 minutes).
 const FIRST_PAGE_LIFE: Duration = Duration::from_secs(30 * 60);
 
-/// What a read takes in memory: the block, and what the HTTP client holds for its connection. Measured as the peak of a
-/// reader with 8 to 256 reads in flight: 1.2 MiB for each.
-const BYTES_TO_READ: u64 = 5 << 18;
-
 /// A snapshot, or its difference to a base.
 #[derive(Debug)]
 pub struct EbsSnapshotSource {
@@ -197,10 +193,6 @@ impl BlockSource for EbsSnapshotSource {
 
     fn wanted_reads(&self) -> usize {
         self.pace.wanted_in_flight()
-    }
-
-    fn bytes_to_read(&self) -> u64 {
-        BYTES_TO_READ
     }
 
     fn list(&self, from_block: u32) -> BlockListing {

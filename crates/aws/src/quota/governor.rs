@@ -149,7 +149,8 @@ impl BlockPace {
 
     pub(crate) fn answered(&self, took: Duration) {
         self.account.latency.record(took);
-        self.account.in_flight.answered(self.rate(), self.median_latency().as_secs_f64());
+        let median_s = self.median_latency().as_secs_f64();
+        self.account.in_flight.answered(took.as_secs_f64(), self.rate(), median_s);
     }
 
     pub(crate) fn median_latency(&self) -> Duration {
@@ -184,11 +185,11 @@ mod tests {
         let governor = Governor::new(QuotaSettings::default());
         let (one, two) = (pace(&governor, "snap-1"), pace(&governor, "snap-2"));
         one.throttled(ThrottleScope::Resource);
-        assert!(one.snapshot.per_second() < 900.0);
+        assert!(one.snapshot.per_second() < 970.0);
         assert!(two.snapshot.per_second() > 980.0);
         assert!(two.account.pace.per_second() > 980.0);
         two.throttled(ThrottleScope::Account);
-        assert!(one.account.pace.per_second() < 900.0, "both share the account's pace");
+        assert!(one.account.pace.per_second() < 970.0, "both share the account's pace");
     }
 
     #[tokio::test(start_paused = true)]

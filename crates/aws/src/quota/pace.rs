@@ -9,6 +9,9 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_millis(10);
 /// A throttle leaves this share of the rate.
 const SHRINK: f64 = 0.85;
+/// The first one after a quiet time leaves this share: a hiccup on the way may have made a burst of what was sent in time.
+const SHRINK_FIRST: f64 = 0.97;
+const QUIET: Duration = Duration::from_secs(3);
 /// Throttles within this time are one event: they were all sent at the old pace.
 const SHRINK_APART: Duration = Duration::from_millis(400);
 /// Share of the full rate that comes back in each second without a throttle.
@@ -64,11 +67,13 @@ impl Pace {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.grow(now, self.full_per_second);
-        if state.shrunk_at.is_some_and(|at| now.duration_since(at) < SHRINK_APART) {
+        let before = state.shrunk_at.map(|at| now.duration_since(at));
+        if before.is_some_and(|before| before < SHRINK_APART) {
             return;
         }
+        let shrink = if before.is_some_and(|before| before < QUIET) { SHRINK } else { SHRINK_FIRST };
         state.shrunk_at = Some(now);
-        state.per_second = (state.per_second * SHRINK).max(self.full_per_second * FLOOR);
+        state.per_second = (state.per_second * shrink).max(self.full_per_second * FLOOR);
     }
 
     /// Requests per second that are let through now.
@@ -125,10 +130,14 @@ mod tests {
         for _ in 0..100 {
             pace.throttled();
         }
-        assert!((pace.per_second() - 850.0).abs() < 1.0, "{}", pace.per_second());
+        assert!((pace.per_second() - 970.0).abs() < 1.0, "{}", pace.per_second());
+        // It was no hiccup.
         tokio::time::sleep(Duration::from_secs(1)).await;
         pace.throttled();
-        assert!(pace.per_second() < 750.0);
+        assert!(pace.per_second() < 840.0, "{}", pace.per_second());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pace.throttled();
+        assert!(pace.per_second() < 730.0, "{}", pace.per_second());
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!((pace.per_second() - 1_000.0).abs() < 0.01);
     }

@@ -13,13 +13,13 @@ use snapferry_transfer::BlockBuffers;
 
 use crate::quota::{Governor, QuotaSettings};
 
-/// Idle connections kept for each host: as many as the largest number of blocks in flight, and some.
+/// Idle connections kept for each host.
 const MAX_IDLE_CONNECTIONS: usize = 320;
-/// AWS closes an idle connection after about a minute; ours goes before.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// AWS closes an idle connection after about a minute; ours goes before, and its buffers with it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Block buffers kept for their next use: 32 MiB.
-const MAX_IDLE_BUFFERS: usize = 64;
+/// Block buffers kept for their next use: 16 MiB.
+const MAX_IDLE_BUFFERS: usize = 32;
 
 /// Shared by all accounts of a process.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use super::page;
 use crate::server::MAX_ASK;
 
 /// Bytes of chunks after which a message is closed; with the largest chunk on top it stays below the limit.
-const MESSAGE_BYTES: usize = 2 * 1_024 * 1_024;
+const MESSAGE_BYTES: usize = 1_024 * 1_024;
 
 /// One volume of an open session.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use snapferry_types::ChunkId;
 
 use super::PUT_BYTES;
@@ -42,26 +43,49 @@ pub(super) async fn store(
     let mut sealed = futures::stream::iter(lacking)
         .map(|(id, block)| seal(&workers, &sealer, id, block))
         .buffer_unordered(workers.n_workers() + 1);
-    let mut chunks = Vec::new();
-    let mut permits = Vec::new();
-    let mut n_bytes = 0;
-    while let Some(result) = sealed.next().await {
-        let (chunk, permit) = result?;
-        n_bytes += chunk.sealed.len();
-        done.n_sent += 1;
-        done.bytes_sent += chunk.sealed.len() as u64;
-        chunks.push(chunk);
-        permits.push(permit);
-        if n_bytes >= PUT_BYTES {
-            n_bytes = 0;
-            sink.put_chunks(std::mem::take(&mut chunks)).await?;
-            permits.clear();
+    // One hand-over is on its way while the next is sealed. Sealing is never held up by it: what is sealed has a worker.
+    let mut puts = FuturesUnordered::new();
+    let mut waiting = HandOver::default();
+    loop {
+        tokio::select! {
+            Some(result) = sealed.next() => {
+                let (chunk, permit) = result?;
+                done.n_sent += 1;
+                done.bytes_sent += chunk.sealed.len() as u64;
+                waiting.add(chunk, permit);
+            }
+            Some(put) = puts.next() => put?,
+            else => break,
+        }
+        if waiting.n_bytes >= PUT_BYTES && puts.is_empty() {
+            puts.push(std::mem::take(&mut waiting).put(&*sink));
         }
     }
-    if !chunks.is_empty() {
-        sink.put_chunks(chunks).await?;
-    }
+    waiting.put(&*sink).await?;
     Ok(done)
+}
+
+/// Sealed chunks that go together, and the memory they take.
+#[derive(Default)]
+struct HandOver {
+    chunks: Vec<SealedChunk>,
+    permits: Vec<BudgetPermit>,
+    n_bytes: usize,
+}
+
+impl HandOver {
+    fn add(&mut self, chunk: SealedChunk, permit: BudgetPermit) {
+        self.n_bytes += chunk.sealed.len();
+        self.chunks.push(chunk);
+        self.permits.push(permit);
+    }
+
+    async fn put(self, sink: &dyn ChunkSink) -> Result<(), TransferError> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        sink.put_chunks(self.chunks).await
+    }
 }
 
 async fn seal(

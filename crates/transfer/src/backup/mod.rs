@@ -25,14 +25,14 @@ use crate::seal::Sealer;
 use crate::sink::ChunkSink;
 use crate::source::{BaseLeaves, BlockSource};
 
-/// Most ids in one question, and most blocks that wait for one.
+/// Most ids in one question.
 const MAX_BATCH: usize = 256;
-/// Batches on their way at once: one is asked, one sealed, two sent.
-const MAX_BATCHES: usize = 4;
+/// Batches on their way at once: one is asked, two sealed, three sent.
+const MAX_BATCHES: usize = 6;
 /// A batch waits no longer than this for company.
 const BATCH_AGE: Duration = Duration::from_millis(10);
 /// Sealed bytes in one hand-over.
-const PUT_BYTES: usize = 4 << 20;
+const PUT_BYTES: usize = 2 << 20;
 /// Leaves that are open at once: a listing with one block a leaf keeps this many reads busy.
 const MAX_OPEN_LEAVES: usize = 256;
 /// Leaves that are handed over at once.

@@ -71,7 +71,7 @@ impl Run {
         let n_leading = durable.iter().zip(0_u32..).take_while(|(leaf, n)| **leaf == *n).count();
         let from_block = u32::try_from(n_leading).unwrap_or(u32::MAX).saturating_mul(LEAF_BLOCKS);
         let listing = parts.source.list(from_block);
-        let share = parts.budget.total() / 8 / BLOCK_SIZE as u64;
+        let share = parts.budget.total() / 10 / BLOCK_SIZE as u64;
         Self {
             durable,
             listing: Some(listing),
@@ -173,7 +173,8 @@ impl Run {
     fn wants_listing(&self) -> bool {
         self.listing.is_some()
             && self.reads.len() < self.parts.source.wanted_reads().max(1)
-            && self.batch.len() < MAX_BATCH
+            // What waits for the store is memory: the slower side sets the pace.
+            && self.batch.len() < self.batch_target.max(self.parts.source.wanted_reads() / 2)
             && self.leaves.len() < MAX_OPEN_LEAVES
     }
 
@@ -299,7 +300,7 @@ impl Run {
         if self.batch.is_empty() || self.batches.len() >= MAX_BATCHES || !is_due {
             return;
         }
-        let rest = self.batch.split_off(self.batch.len().min(MAX_BATCH));
+        let rest = self.batch.split_off(self.batch.len().min(self.batch_target));
         let blocks = std::mem::replace(&mut self.batch, rest);
         self.batch_since = Instant::now();
         let Parts { sink, sealer, workers, .. } = &self.parts;
