@@ -54,18 +54,13 @@ impl Rig {
         Ok(())
     }
 
-    /// How many tasks have disk images on an agent's machine that had some; all agents have their images in folders of one.
-    ///
-    /// # Panics
-    /// It never had any.
+    /// How many tasks have disk images on an agent's machine; all agents have their images in folders of one.
     #[must_use]
     pub fn n_staged(&self, index: usize) -> usize {
         let id = self.dir.join(format!("agent-{}", index + 1)).join("node-id");
         let node = std::fs::read_to_string(&id).unwrap_or_default();
         assert!(!node.is_empty(), "{} names no node", id.display());
-        let folder = self.dir.join("staging").join(node.trim());
-        let images = std::fs::read_dir(&folder);
-        images.unwrap_or_else(|error| panic!("{}, where it had images: {error}", folder.display())).count()
+        std::fs::read_dir(self.dir.join("staging").join(node.trim())).map_or(0, Iterator::count)
     }
 
     /// Ends the first agent as a service manager does, and starts it again.

@@ -56,6 +56,8 @@ async fn import_writes_a_backup_back_and_leaves_no_object() {
     instance.check(&sim, &job, &content).unwrap();
     rig.nothing_is_left().unwrap();
     assert_eq!(rig.n_staged(0), 0, "image files are left in the staging folder");
+    let nodes: Vec<_> = std::fs::read_dir(rig.dir.join("staging")).unwrap().flatten().collect();
+    assert_eq!(nodes.len(), 1, "the image lay in the node's own folder: {nodes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
