@@ -175,8 +175,8 @@ const fn default_slots() -> u32 {
     2
 }
 
-/// With this the whole process stays below 256 MiB: 192 blocks, of which the quota of 1,000 calls a second takes 150 at
-/// 150 ms; the buffers of the connections come on top.
+/// 192 blocks, of which the quota of 1,000 calls a second takes 150 at 150 ms. The program and the buffers of its
+/// connections come on top: docs/performance.md has what a backup was seen to take in all.
 const fn default_budget() -> u64 {
     96
 }

@@ -43,7 +43,8 @@ pub(super) async fn store(
     let mut sealed = futures::stream::iter(lacking)
         .map(|(id, block)| seal(&workers, &sealer, id, block))
         .buffer_unordered(workers.n_workers() + 1);
-    // One hand-over is on its way while the next is sealed. Sealing is never held up by it: what is sealed has a worker.
+    // One hand-over is on its way while the next is sealed. Sealing goes on whatever the hand-over does: a job that nobody
+    // polls would keep its worker from the other volumes.
     let mut puts = FuturesUnordered::new();
     let mut waiting = HandOver::default();
     loop {

@@ -29,6 +29,8 @@ use crate::source::{BaseLeaves, BlockSource};
 const MAX_BATCH: usize = 256;
 /// Batches on their way at once: one is asked, two sealed, three sent.
 const MAX_BATCHES: usize = 6;
+/// A batch is due at this part of the budget: those on their way leave room for what is being read.
+const BATCHES_IN_BUDGET: u64 = 10;
 /// A batch waits no longer than this for company.
 const BATCH_AGE: Duration = Duration::from_millis(10);
 /// Sealed bytes in one hand-over.

@@ -13,8 +13,8 @@ use tracing::Instrument;
 use super::batch::{self, StoredBatch};
 use super::leaves::{OpenLeaf, OpenLeaves};
 use super::{
-    BATCH_AGE, FLUSH_AGE, FLUSH_BYTES, MAX_BATCH, MAX_BATCHES, MAX_LEAVES_ON_THEIR_WAY, MAX_OPEN_LEAVES,
-    VolumeSummary, WIND_DOWN,
+    BATCH_AGE, BATCHES_IN_BUDGET, FLUSH_AGE, FLUSH_BYTES, MAX_BATCH, MAX_BATCHES, MAX_LEAVES_ON_THEIR_WAY,
+    MAX_OPEN_LEAVES, VolumeSummary, WIND_DOWN,
 };
 use crate::block::{Block, BlockState, Leaf, ListedBlock};
 use crate::budget::ByteBudget;
@@ -71,7 +71,7 @@ impl Run {
         let n_leading = durable.iter().zip(0_u32..).take_while(|(leaf, n)| **leaf == *n).count();
         let from_block = u32::try_from(n_leading).unwrap_or(u32::MAX).saturating_mul(LEAF_BLOCKS);
         let listing = parts.source.list(from_block);
-        let share = parts.budget.total() / 10 / BLOCK_SIZE as u64;
+        let share = parts.budget.total() / BATCHES_IN_BUDGET / BLOCK_SIZE as u64;
         Self {
             durable,
             listing: Some(listing),
@@ -171,10 +171,11 @@ impl Run {
     }
 
     fn wants_listing(&self) -> bool {
+        let wanted = self.parts.source.wanted_reads();
         self.listing.is_some()
-            && self.reads.len() < self.parts.source.wanted_reads().max(1)
+            && self.reads.len() < wanted.max(1)
             // What waits for the store is memory: the slower side sets the pace.
-            && self.batch.len() < self.batch_target.max(self.parts.source.wanted_reads() / 2)
+            && self.batch.len() < self.batch_target.max(wanted / 2)
             && self.leaves.len() < MAX_OPEN_LEAVES
     }
 
