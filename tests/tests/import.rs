@@ -2,6 +2,7 @@
 //! processes. Every test proves that its fault came in the middle.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
@@ -129,6 +130,41 @@ async fn another_agent_ends_an_upload_in_the_middle_of_which_the_first_was_kille
 #[tokio::test(flavor = "multi_thread")]
 async fn another_agent_ends_an_import_in_the_middle_of_which_the_first_was_killed() {
     prepared(options()).await.ends_after_a_kill(Stage::Import).await;
+}
+
+/// Cuts off the whole images below a folder, as a disk that lost its last writes does; answers how many there were.
+fn cut_off_images(folder: &Path) -> usize {
+    let mut n_cut = 0;
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            n_cut += cut_off_images(&path);
+        } else if path.extension().is_some_and(|extension| extension == "vmdk") {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+            n_cut += 1;
+        }
+    }
+    n_cut
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_cut_off_between_two_attempts_is_written_anew() {
+    let options = RigOptions { n_agents: 1, ..options() };
+    let mut prepared = prepared(options).await;
+    let (job, index) = prepared.hanging(Stage::Upload).await;
+    prepared.rig.agents[index].kill9().unwrap();
+    assert!(cut_off_images(&prepared.rig.dir.join("staging")) > 0, "no image was whole");
+    prepared.rig.sim.context().faults.set_rules(Vec::new());
+    prepared.rig.start_again(index).unwrap();
+    let rig = &prepared.rig;
+    let done = rig.succeed(job).await.unwrap();
+    let errors = done.tasks[0].history.iter().filter_map(|attempt| attempt.error.as_ref());
+    let messages: Vec<&str> = errors.map(|error| error.message.as_str()).collect();
+    assert!(messages.iter().any(|message| message.contains("written anew")), "{messages:#?}");
+    prepared.instance.check(rig.sim.context(), &done, &prepared.content).unwrap();
+    rig.only_these_are_left(2, 4).await.unwrap();
+    assert_eq!(rig.n_staged(index), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,20 @@ async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
     restored(&rig, (&sealed, &of_sealed.1), snapped[3], snapshots, VOLUMES, automatic).await;
     let in_place = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
     restored(&rig, (&plain, &of_plain.1), of_plain.0, from, in_place, automatic).await;
+
+    // From the copies in vaults, once the snapshots are gone.
+    let outsider = rig.outsider().await.unwrap();
+    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
+        ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
+    }
+    rig.client.reconcile(rig.tenant).await.unwrap();
+    for (instance, content, point) in [
+        (&plain, &of_plain.1, snapped[0]),
+        (&plain, &of_plain.1, snapped[1]),
+        (&sealed, &of_sealed.1, snapped[2]),
+    ] {
+        restored(&rig, (instance, content), point, snapshots, VOLUMES, automatic).await;
+    }
     let mut left = sim.world.inventory(Some(SERVICE));
     for kind in ["images", "s3_objects", "s3_uploads", "import_tasks"] {
         assert_eq!(left.remove(kind).unwrap_or_default(), Vec::<String>::new(), "{kind}");

@@ -45,7 +45,7 @@ pub struct Vault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VaultTo {
-    /// Copies in the tenant's account; names a region other than the instance's.
+    /// Copies in the tenant's account, in another region than the instance's or under another key: names one of them.
     Tenant,
     /// The snapshots are shared with the service account; nothing is copied.
     ServiceShare,

@@ -38,10 +38,10 @@ pub struct Restore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RestoreFrom {
-    /// The fastest that exists: snapshots, or else a MediaAgent's copy.
+    /// The fastest that exists: its snapshots, or else a MediaAgent's copy, or else copies of the snapshots in a vault.
     #[default]
     Automatic,
-    /// Its snapshots.
+    /// Its snapshots, or else copies of them in a vault.
     Snapshot,
     /// A MediaAgent's copy.
     MediaAgent,

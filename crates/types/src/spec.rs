@@ -3,7 +3,7 @@
 
 use crate::access::AccountAccess;
 use crate::aws::{InstanceId, Region, Tag, VolumeId};
-use crate::catalogue::{BaseRef, RecoveryPointMeta};
+use crate::catalogue::{BaseRef, RecoveryPointMeta, VaultMeta};
 use crate::id::{JobId, MediaAgentId, RecoveryPointId, TaskId};
 use crate::image::ImageFormat;
 use crate::ledger::LedgerEntry;
@@ -179,8 +179,17 @@ pub struct RestoreSpec {
 pub enum RestoreFrom {
     /// From the MediaAgent's library.
     Library,
-    /// From the snapshots that this metadata names, which still exist.
-    Snapshots(Box<RecoveryPointMeta>),
+    /// From snapshots.
+    Snapshots(Box<HeldSnapshots>),
+}
+
+/// Snapshots that have the blocks of a recovery point, and exist.
+#[derive(Debug, Clone)]
+pub struct HeldSnapshots {
+    /// The recovery point.
+    pub meta: RecoveryPointMeta,
+    /// Which of its vaults is read; its own snapshots when absent.
+    pub vault: Option<VaultMeta>,
 }
 
 /// How restored volumes are encrypted.

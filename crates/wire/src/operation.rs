@@ -1,6 +1,8 @@
 //! The operation of a granted task on the wire.
 
-use snapferry_types::catalogue::{BaseRef, RecoveryPointMeta};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use snapferry_types::catalogue::BaseRef;
 use snapferry_types::spec::{
     BackupCopySpec, IntelliSnapSpec, Operation, ReadAs, StreamingBackupSpec, VaultSpec, VaultTo,
 };
@@ -25,7 +27,7 @@ impl From<Operation> for v1::task_spec::Operation {
             }),
             Operation::BackupCopy(copy) => Self::BackupCopy(v1::BackupCopy {
                 source_recovery_point_id: copy.source.to_string(),
-                metadata: meta_to_json(&copy.meta).into(),
+                metadata: to_json(&copy.meta).into(),
                 base: copy.base.map(Into::into),
                 full: copy.full,
                 read_as_service: copy.read_as == ReadAs::Service,
@@ -58,7 +60,7 @@ impl TryFrom<v1::task_spec::Operation> for Operation {
             }),
             Wire::BackupCopy(copy) => Self::BackupCopy(Box::new(BackupCopySpec {
                 source: parse("source_recovery_point_id", &copy.source_recovery_point_id)?,
-                meta: meta_from_json("metadata", &copy.metadata)?,
+                meta: from_json("metadata", &copy.metadata)?,
                 base: copy.base.map(TryInto::try_into).transpose()?,
                 full: copy.full,
                 read_as: read_as(copy.read_as_service),
@@ -148,10 +150,11 @@ pub(crate) fn wish(word: &str) -> Result<TransportWish, ConvertError> {
         .ok_or_else(|| ConvertError::Invalid { field: "transport", reason: format!("unknown word {word:?}") })
 }
 
-pub(crate) fn meta_to_json(meta: &RecoveryPointMeta) -> Vec<u8> {
-    serde_json::to_vec(meta).expect("metadata has only text keys")
+/// What of the catalogue goes along as JSON, as the library has it.
+pub(crate) fn to_json<T: Serialize>(part: &T) -> Vec<u8> {
+    serde_json::to_vec(part).expect("the catalogue's types have only text keys")
 }
 
-pub(crate) fn meta_from_json(field: &'static str, json: &[u8]) -> Result<RecoveryPointMeta, ConvertError> {
+pub(crate) fn from_json<T: DeserializeOwned>(field: &'static str, json: &[u8]) -> Result<T, ConvertError> {
     serde_json::from_slice(json).map_err(|error| ConvertError::Invalid { field, reason: error.to_string() })
 }

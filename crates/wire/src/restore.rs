@@ -2,18 +2,20 @@
 
 use snapferry_types::image::ImageFormat;
 use snapferry_types::spec::{
-    AttachTo, NewInstanceSpec, RestoreFrom, RestoreSpec, RestoreTarget, TargetEncryption,
+    AttachTo, HeldSnapshots, NewInstanceSpec, RestoreFrom, RestoreSpec, RestoreTarget, TargetEncryption,
 };
 
 use crate::convert::{ConvertError, non_empty, parse, parse_optional, required};
-use crate::operation::{meta_from_json, meta_to_json, wish};
+use crate::operation::{from_json, to_json, wish};
 use crate::v1;
 
 impl From<RestoreSpec> for v1::Restore {
     fn from(restore: RestoreSpec) -> Self {
-        let snapshots_metadata = match &restore.from {
-            RestoreFrom::Library => Vec::new(),
-            RestoreFrom::Snapshots(meta) => meta_to_json(meta),
+        let (snapshots_metadata, vault_metadata) = match &restore.from {
+            RestoreFrom::Library => (Vec::new(), Vec::new()),
+            RestoreFrom::Snapshots(held) => {
+                (to_json(&held.meta), held.vault.as_ref().map_or_else(Vec::new, to_json))
+            }
         };
         let kms_key_id = match restore.encryption {
             TargetEncryption::AsBefore => String::new(),
@@ -24,6 +26,7 @@ impl From<RestoreSpec> for v1::Restore {
             volume_ids: restore.volumes.into_iter().map(Into::into).collect(),
             extra_tags: restore.extra_tags.into_iter().map(Into::into).collect(),
             snapshots_metadata: snapshots_metadata.into(),
+            vault_metadata: vault_metadata.into(),
             transport: restore.transport.as_str().to_owned(),
             kms_key_id,
             target: Some(restore.target.into()),
@@ -38,10 +41,12 @@ impl TryFrom<v1::Restore> for RestoreSpec {
         let from = if restore.snapshots_metadata.is_empty() {
             RestoreFrom::Library
         } else {
-            RestoreFrom::Snapshots(Box::new(meta_from_json(
-                "snapshots_metadata",
-                &restore.snapshots_metadata,
-            )?))
+            let vault = (!restore.vault_metadata.is_empty())
+                .then(|| from_json("vault_metadata", &restore.vault_metadata));
+            RestoreFrom::Snapshots(Box::new(HeldSnapshots {
+                meta: from_json("snapshots_metadata", &restore.snapshots_metadata)?,
+                vault: vault.transpose()?,
+            }))
         };
         Ok(Self {
             recovery_point: parse("recovery_point_id", &restore.recovery_point_id)?,

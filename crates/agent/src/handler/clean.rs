@@ -86,8 +86,9 @@ async fn restored_snapshots(context: &TaskContext) -> Vec<SnapshotId> {
     let mut snapshots: Vec<SnapshotId> =
         staging.iter().flat_map(|entry| &entry.object_ids).filter_map(|id| id.parse().ok()).collect();
     if let Operation::Restore(spec) = &context.spec.operation
-        && let RestoreFrom::Snapshots(meta) = &spec.from
+        && let RestoreFrom::Snapshots(held) = &spec.from
     {
+        let meta = &held.meta;
         snapshots.extend(meta.volumes.iter().map(|volume| volume.snapshot_id.clone()));
         let vaults = meta.vaults.iter().flat_map(|vault| &vault.snapshots);
         snapshots.extend(vaults.map(|(_, snapshot)| snapshot.clone()));

@@ -5,6 +5,7 @@ mod backup_copy;
 mod base;
 mod checkpoint;
 mod clean;
+mod content;
 mod delete_recovery_point;
 mod intelli_snap;
 mod marks;

@@ -62,7 +62,7 @@ pub(super) async fn run(
             let wish = availability_zone.as_deref();
             let zone =
                 restore_check::volumes(context, &account, wish, attach.as_ref(), original, &chosen).await?;
-            restore_preflight::run(context, &account, &chosen, To::Volumes(&zone)).await?;
+            restore_preflight::run(context, &account, &origin, &chosen, To::Volumes(&zone)).await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             let restored =
                 restore_volumes::run(context, &account, &staged, &zone.name, &spec.extra_tags).await?;
@@ -73,14 +73,15 @@ pub(super) async fn run(
         }
         RestoreTarget::Instance(new) => {
             let place = restore_check::instance(context, &account, original, new, &chosen).await?;
-            restore_preflight::run(context, &account, &chosen, To::Instance(&place, original)).await?;
+            restore_preflight::run(context, &account, &origin, &chosen, To::Instance(&place, original))
+                .await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             restore_instance::run(context, &account, &staged, original, spec, &place).await?
         }
         RestoreTarget::InPlace { keep_old_volumes, start } => {
             let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
             let to = To::InPlace { seen: &seen, keep_old_volumes: *keep_old_volumes };
-            restore_preflight::run(context, &account, &chosen, to).await?;
+            restore_preflight::run(context, &account, &origin, &chosen, to).await?;
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             let zone = &seen.config.availability_zone;
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;

@@ -12,16 +12,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use snapferry_aws::{EbsSnapshotSource, SessionScope};
-use snapferry_transfer::{
-    DiskImage, ErrorClass, HighWater, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
-};
+use snapferry_aws::SessionScope;
+use snapferry_transfer::{DiskImage, ErrorClass, HighWater, TransferError};
 use snapferry_types::spec::{Operation, RestoreSpec, RestoreTarget};
 use snapferry_types::{AccessNodeId, ImageFormat, VolumeId};
 use snapferry_wire::v1;
 
 use super::marks::Marks;
-use super::restore_source::{Blocks, Chosen, Origin};
+use super::restore_source::{Chosen, Origin};
 use super::{made, restore_done};
 use crate::context::TaskContext;
 
@@ -71,7 +69,7 @@ pub(super) async fn run(
         let path = file_of(&folder, &volume, format);
         if !marks.images().is_some_and(|images| images.done.contains(&volume)) || !path.is_file() {
             context.enter("write");
-            let write = write(context, spec, &origin, &one, &path, format, marks);
+            let write = write(context, &origin, &one, &path, format, marks);
             marks.while_keeping(context, write).await.map_err(|error| in_folder(error, &folder))?;
             let saved = marks.save(context, |checkpoint| {
                 if let Some(images) = &mut checkpoint.images {
@@ -190,7 +188,6 @@ fn in_folder(error: TransferError, folder: &Path) -> TransferError {
 /// Writes one image and puts it at its path.
 async fn write(
     context: &Arc<TaskContext>,
-    spec: &RestoreSpec,
     origin: &Origin,
     one: &Chosen,
     path: &Path,
@@ -206,62 +203,16 @@ async fn write(
         DiskImage::create(path, format, one.volume.n_blocks)?
     };
     let from_block = if image.is_new() { 0 } else { marked };
-    let progress = context.new_transfer();
-    match &origin.blocks {
-        Blocks::Library(media) => {
-            let sealer = Arc::new(Sealer::new(&context.spec.keys));
-            let source = media.volume_source(
-                spec.recovery_point,
-                &context.spec.tenant,
-                volume.as_str(),
-                one.volume.n_blocks,
-                Arc::clone(&sealer),
-            );
-            restore_volume(
-                Arc::new(source),
-                image.target(),
-                sealer,
-                context.shared.budget.clone(),
-                &context.shared.workers,
-                HighWater::new(from_block, &mut |block| marks.rise(volume, IMAGE, block)),
-                progress,
-                context.stop.token().clone(),
-            )
-            .await?;
-        }
-        Blocks::Snapshots { .. } => copy(context, one, &image, from_block, marks, progress).await?,
-    }
+    let content = origin.content(context, one).await?;
+    let mut rise = |block| marks.rise(volume, IMAGE, block);
+    let mark = HighWater::new(from_block, &mut rise);
+    content
+        .write(context, &one.volume, image.target(), mark, context.new_transfer())
+        .await
+        .map_err(|error| error.context(format!("write the image of {volume}")))?;
     // The conversion of a VMDK is not counted: its blocks were, when they were written.
     image.finish(Arc::default(), context.stop.token().clone()).await?;
     Ok(())
-}
-
-async fn copy(
-    context: &Arc<TaskContext>,
-    one: &Chosen,
-    image: &DiskImage,
-    from_block: u32,
-    marks: &Marks,
-    progress: Arc<TransferProgress>,
-) -> Result<(), TransferError> {
-    let volume = &one.volume.volume_id;
-    let snapshot = one.snapshot.as_ref().ok_or_else(|| {
-        TransferError::new(ErrorClass::Internal, format!("no snapshot was chosen for {volume}"))
-    })?;
-    let account = context.tenant(SessionScope::BackupCopy).await?;
-    let source = EbsSnapshotSource::open(&account, snapshot).await?;
-    resume_copy(
-        Arc::new(source),
-        image.target(),
-        context.shared.budget.clone(),
-        from_block,
-        &mut |block| marks.rise(volume, IMAGE, block),
-        progress,
-        context.stop.token().clone(),
-    )
-    .await
-    .map(|_summary| ())
-    .map_err(|error| error.context(format!("write {volume} from {snapshot}")))
 }
 
 /// Removes the files that this task began on this node, unless the restore came to its end.

@@ -16,7 +16,7 @@ use snapferry_types::InstanceId;
 use snapferry_types::aws::Tag;
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
-use snapferry_types::spec::{NewInstanceSpec, RestoreSpec, TargetEncryption};
+use snapferry_types::spec::{NewInstanceSpec, RestoreSpec};
 use snapferry_wire::v1;
 
 use super::objects::parse_one;
@@ -44,7 +44,7 @@ pub(super) async fn run(
         let mut all_tags = context.ledger.tags(&entry);
         all_tags.extend(tags.clone());
         let mut request = new_instance(original, place, &image, entry.id.to_string(), all_tags);
-        request.volume_keys = volume_keys(spec, staged);
+        request.volume_keys = volume_keys(staged);
         async move {
             say_dropped(context, original.instance_id.as_str(), &request.tags).await?;
             Ok(vec![ec2::run_instance(account, &request).await?.into()])
@@ -112,15 +112,10 @@ async fn finish_volumes(
     Ok(results)
 }
 
-/// Keys that the snapshots do not have yet: those that were written for this restore have them.
-fn volume_keys(spec: &RestoreSpec, staged: &[Staged]) -> Vec<(String, String)> {
-    match &spec.encryption {
-        TargetEncryption::AsBefore => Vec::new(),
-        TargetEncryption::Key(key) => {
-            let foreign = staged.iter().filter(|one| one.entry.is_none());
-            foreign.map(|one| (one.config.device_name.clone(), key.clone())).collect()
-        }
-    }
+/// Keys that the snapshots do not have: those that were written for this restore have theirs.
+fn volume_keys(staged: &[Staged]) -> Vec<(String, String)> {
+    let rekeyed = staged.iter().filter(|one| one.is_rekeyed && one.config.encrypted);
+    rekeyed.filter_map(|one| Some((one.config.device_name.clone(), one.config.kms_key_id.clone()?))).collect()
 }
 
 async fn register(

@@ -12,7 +12,7 @@ use snapferry_types::instance::{InstanceConfig, VolumeConfig};
 
 use super::preflight::{Preflight, keys_of, stand_in};
 use super::restore_check::{Place, Zone};
-use super::restore_source::Chosen;
+use super::restore_source::{Chosen, Origin};
 use crate::context::TaskContext;
 
 /// A device name that hardly any instance has: only the permission is asked about.
@@ -41,12 +41,18 @@ pub(super) enum To<'a> {
 pub(super) async fn run(
     context: &Arc<TaskContext>,
     account: &Account,
+    origin: &Origin,
     chosen: &[Chosen],
     to: To<'_>,
 ) -> Result<(), TransferError> {
     let mut ask = Preflight::new(context);
     if ask.is_late() {
         return Ok(());
+    }
+    if let Some((reader, key)) = origin.key_of_copies(account) {
+        let way =
+            "allow it in the policy of the copies' key and in the role's, or restore from a MediaAgent copy";
+        ask.key(reader, (key, KeyUse::Decrypt), "the vault's copies", way);
     }
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
     for (key, volume) in keys_of(&volumes) {

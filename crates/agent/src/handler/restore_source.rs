@@ -1,18 +1,22 @@
-//! Where a restore takes its blocks from: a MediaAgent's library, or snapshots that exist where they are wanted.
+//! Where a restore takes its blocks from: a MediaAgent's library, snapshots that exist where they are wanted, or copies of
+//! them that are elsewhere.
 //!
 //! Only looks; runs twice without a trace.
 
 use std::sync::Arc;
 
-use snapferry_aws::{Account, ec2};
+use snapferry_aws::{Account, SessionScope, ec2};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::block::BLOCKS_PER_GIB;
-use snapferry_types::catalogue::{RecoveryPointMeta, VolumeMeta};
+use snapferry_types::catalogue::{RecoveryPointMeta, VaultMeta, VolumeMeta};
 use snapferry_types::instance::VolumeConfig;
-use snapferry_types::spec::{RestoreFrom, RestoreSpec, TargetEncryption};
-use snapferry_types::{SnapshotId, VolumeId};
+use snapferry_types::spec::{HeldSnapshots, RestoreFrom, RestoreSpec, TargetEncryption};
+use snapferry_types::{RecoveryPointId, SnapshotId, VolumeId};
+use snapferry_wire::v1;
+use snapferry_wire::v1::record_request::Step;
 
+use super::content::Content;
 use crate::context::TaskContext;
 
 /// A recovery point and the blocks of it.
@@ -22,6 +26,7 @@ pub(super) struct Origin {
     pub(super) meta: RecoveryPointMeta,
     /// Its blocks.
     pub(super) blocks: Blocks,
+    recovery_point: RecoveryPointId,
 }
 
 /// The blocks of a recovery point.
@@ -30,12 +35,19 @@ pub(super) enum Blocks {
     /// In a library.
     Library(MediaClient),
     /// In snapshots that the target's account owns, in the target's region.
-    Snapshots {
-        /// The volumes and their snapshots.
-        of_volumes: Vec<(VolumeId, SnapshotId)>,
-        /// Whether they are copies, encrypted with this key where they are.
-        vault: Option<Option<String>>,
-    },
+    Here(Held),
+    /// In copies of another region or account, which are read there block by block.
+    Elsewhere(Account, Held),
+}
+
+/// Snapshots of volumes.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The volumes and their snapshots.
+    of_volumes: Vec<(VolumeId, SnapshotId)>,
+    /// The key that copies have and the snapshots they are of have not.
+    pub(super) key_of_copies: Option<String>,
+    is_vault: bool,
 }
 
 /// A volume that is to be restored.
@@ -47,6 +59,8 @@ pub(super) struct Chosen {
     pub(super) config: VolumeConfig,
     /// The snapshot that has it already.
     pub(super) snapshot: Option<SnapshotId>,
+    /// The copy of that snapshot elsewhere, where that is what there is.
+    pub(super) copy: Option<SnapshotId>,
 }
 
 impl Origin {
@@ -63,12 +77,57 @@ impl Origin {
                     let message = format!("read the metadata of {}: {error}", spec.recovery_point);
                     TransferError::new(ErrorClass::Corrupt, message)
                 })?;
-                Ok(Self { meta, blocks: Blocks::Library(media) })
+                Ok(Self { meta, blocks: Blocks::Library(media), recovery_point: spec.recovery_point })
             }
-            RestoreFrom::Snapshots(meta) => {
-                let blocks = local_snapshots(context, spec, meta)?;
-                Ok(Self { meta: RecoveryPointMeta::clone(meta), blocks })
+            RestoreFrom::Snapshots(held) => {
+                let HeldSnapshots { meta, vault } = HeldSnapshots::clone(held);
+                let blocks = match vault {
+                    None => own_snapshots(context, spec, &meta)?,
+                    Some(vault) => copies(context, spec, vault).await?,
+                };
+                Ok(Self { meta, blocks, recovery_point: spec.recovery_point })
             }
+        }
+    }
+
+    /// Where the blocks of a volume are, for those who move them.
+    ///
+    /// # Errors
+    /// [`TransferError`] of a sign-in.
+    pub(super) async fn content(
+        &self,
+        context: &TaskContext,
+        one: &Chosen,
+    ) -> Result<Content, TransferError> {
+        let of = |snapshot: &Option<SnapshotId>| {
+            snapshot.clone().ok_or_else(|| {
+                let message = format!("no snapshot was chosen for {}", one.volume.volume_id);
+                TransferError::new(ErrorClass::Internal, message)
+            })
+        };
+        Ok(match &self.blocks {
+            Blocks::Library(media) => Content::Library(media.clone(), self.recovery_point),
+            Blocks::Here(_) => {
+                Content::Snapshot(context.tenant(SessionScope::BackupCopy).await?, of(&one.snapshot)?)
+            }
+            Blocks::Elsewhere(owner, _) => Content::Snapshot(owner.clone(), of(&one.copy)?),
+        })
+    }
+
+    /// Whether copies are read, and not the snapshots.
+    pub(super) const fn is_vault(&self) -> bool {
+        match &self.blocks {
+            Blocks::Library(_) => false,
+            Blocks::Here(held) | Blocks::Elsewhere(_, held) => held.is_vault,
+        }
+    }
+
+    /// The key of the copies in a vault, and who reads them: the target's account where they are its own.
+    pub(super) fn key_of_copies<'a>(&'a self, target: &'a Account) -> Option<(&'a Account, &'a str)> {
+        match &self.blocks {
+            Blocks::Library(_) => None,
+            Blocks::Here(held) => Some((target, held.key_of_copies.as_deref()?)),
+            Blocks::Elsewhere(owner, held) => Some((owner, held.key_of_copies.as_deref()?)),
         }
     }
 
@@ -83,54 +142,101 @@ impl Origin {
         spec: &RestoreSpec,
     ) -> Result<Vec<Chosen>, TransferError> {
         let chosen = choose(spec, &self.meta, &self.blocks)?;
-        let wanted: Vec<SnapshotId> = chosen.iter().filter_map(|one| one.snapshot.clone()).collect();
+        let account = match &self.blocks {
+            Blocks::Library(_) => return Ok(chosen),
+            Blocks::Here(_) => account,
+            Blocks::Elsewhere(owner, _) => owner,
+        };
+        let snapshots = chosen.iter().filter_map(|one| one.snapshot.as_ref().or(one.copy.as_ref()));
+        let wanted: Vec<SnapshotId> = snapshots.cloned().collect();
         let existing = ec2::existing_snapshots(account, &wanted).await?;
         let missing: Vec<&str> =
             wanted.iter().filter(|one| !existing.contains(one)).map(SnapshotId::as_str).collect();
+        let (account, region) = (account.account(), account.region());
         if !missing.is_empty() {
-            let (account, region) = (account.account(), account.region());
+            let lost = missing.iter().map(ToString::to_string).collect();
+            context.record(Step::Lost(v1::LostSnapshots { snapshot_ids: lost })).await?;
             let message = format!(
-                "{} of recovery point {} do not exist any more in account {account}, region {region}: restore from \
-                 its MediaAgent copy, or from another recovery point",
+                "{} of recovery point {} do not exist any more in account {account}, region {region}; that is noted, \
+                 and the next attempt reads another copy, where there is one",
                 missing.join(", "),
                 spec.recovery_point
             );
-            return Err(TransferError::new(ErrorClass::NotFound, message));
+            return Err(TransferError::new(ErrorClass::Unavailable, message));
         }
-        if matches!(self.blocks, Blocks::Snapshots { vault: Some(_), .. }) {
-            let text = format!("the snapshots are those of a copy in {}", account.region());
-            context.note(false, text).await?;
+        if !self.is_vault() {
+            return Ok(chosen);
+        }
+        let text = format!("its own snapshots are gone: read are their copies in {account}/{region}");
+        context.note(false, text).await?;
+        for one in &chosen {
+            let volume = &one.volume.volume_id;
+            let was_plain =
+                self.meta.instance.volumes.iter().any(|old| old.volume_id == *volume && !old.encrypted);
+            if let (true, Some(copy), Some(key)) = (was_plain, &one.snapshot, &one.config.kms_key_id) {
+                let text = format!(
+                    "{volume} was not encrypted; its copy {copy} is, and so it comes back under {key}"
+                );
+                context.note(true, text).await?;
+            }
         }
         Ok(chosen)
     }
 }
 
-/// The snapshots that are in the target's account and region: the recovery point's own, or a copy of them.
-fn local_snapshots(
+impl Held {
+    fn of(&self, volume: &VolumeId, spec: &RestoreSpec) -> Result<SnapshotId, TransferError> {
+        let found = self.of_volumes.iter().find(|(of, _)| of == volume);
+        found.map(|(_, snapshot)| snapshot.clone()).ok_or_else(|| {
+            let message = format!(
+                "{} has no snapshot of {volume} here: restore it from the MediaAgent copy",
+                spec.recovery_point
+            );
+            TransferError::new(ErrorClass::NotFound, message)
+        })
+    }
+}
+
+/// The recovery point's own snapshots, which are to be in the target's account and region.
+fn own_snapshots(
     context: &TaskContext,
     spec: &RestoreSpec,
     meta: &RecoveryPointMeta,
 ) -> Result<Blocks, TransferError> {
     let (account, region) = (&context.spec.tenant_access.account, &context.spec.tenant_access.region);
-    if meta.account == *account && meta.instance.region == *region {
-        let own = meta.volumes.iter().map(|volume| (volume.volume_id.clone(), volume.snapshot_id.clone()));
-        return Ok(Blocks::Snapshots { of_volumes: own.collect(), vault: None });
-    }
-    let mut vaults = meta.vaults.iter();
-    let local = vaults.find(|vault| vault.account == *account && vault.region == *region);
-    let local = local.ok_or_else(|| {
-        let places = meta.vaults.iter().map(|vault| format!("{}/{}", vault.account, vault.region));
-        let places: Vec<String> =
-            std::iter::once(format!("{}/{}", meta.account, meta.instance.region)).chain(places).collect();
+    if meta.account != *account || meta.instance.region != *region {
         let message = format!(
-            "recovery point {} has no snapshots in account {account}, region {region}, but in {}: restore it there, \
-             or from its MediaAgent copy",
-            spec.recovery_point,
-            places.join(", ")
+            "recovery point {} has its snapshots in {}/{}, not in {account}/{region}: restore it there, or from its \
+             MediaAgent copy",
+            spec.recovery_point, meta.account, meta.instance.region
         );
-        TransferError::new(ErrorClass::NotFound, message)
-    })?;
-    Ok(Blocks::Snapshots { of_volumes: local.snapshots.clone(), vault: Some(local.kms_key_id.clone()) })
+        return Err(TransferError::new(ErrorClass::NotFound, message));
+    }
+    let own = meta.volumes.iter().map(|volume| (volume.volume_id.clone(), volume.snapshot_id.clone()));
+    Ok(Blocks::Here(Held { of_volumes: own.collect(), key_of_copies: None, is_vault: false }))
+}
+
+/// Copies of the snapshots in a vault.
+async fn copies(
+    context: &Arc<TaskContext>,
+    spec: &RestoreSpec,
+    vault: VaultMeta,
+) -> Result<Blocks, TransferError> {
+    let VaultMeta { account, region, kms_key_id, snapshots } = vault;
+    let held = Held { of_volumes: snapshots, key_of_copies: kms_key_id, is_vault: true };
+    let tenant = &context.spec.tenant_access;
+    if account == tenant.account && region == tenant.region {
+        return Ok(Blocks::Here(held));
+    }
+    let owner = context.account_in(&account, &region, SessionScope::BackupCopy).await.ok_or_else(|| {
+        let message = format!(
+            "the copies of recovery point {} are in account {account}, which is neither that of the tenant nor that of \
+             its admin hypervisor any more: let the tenant refer to the admin hypervisor of that account",
+            spec.recovery_point
+        );
+        TransferError::new(ErrorClass::Invalid, message)
+    })??;
+    Ok(Blocks::Elsewhere(owner, held))
 }
 
 fn choose(
@@ -164,29 +270,23 @@ fn choose(
             );
             return Err(TransferError::new(ErrorClass::Invalid, message));
         }
-        let snapshot = match blocks {
-            Blocks::Library(_) => None,
-            Blocks::Snapshots { of_volumes, vault } => {
-                if let Some(key) = vault {
-                    // The old key is of another region or account.
-                    config.encrypted |= key.is_some();
-                    config.kms_key_id.clone_from(key);
+        let (snapshot, copy) = match blocks {
+            Blocks::Library(_) => (None, None),
+            Blocks::Here(held) => {
+                if let Some(key) = held.key_of_copies.as_ref().filter(|_| !config.encrypted) {
+                    // Of an encrypted snapshot there are encrypted volumes only.
+                    config.encrypted = true;
+                    config.kms_key_id = Some(key.clone());
                 }
-                let found = of_volumes.iter().find(|(of, _)| *of == volume.volume_id);
-                Some(found.map(|(_, snapshot)| snapshot.clone()).ok_or_else(|| {
-                    let message = format!(
-                        "{} has no snapshot of {} here: restore it from the MediaAgent copy",
-                        spec.recovery_point, volume.volume_id
-                    );
-                    TransferError::new(ErrorClass::NotFound, message)
-                })?)
+                (Some(held.of(&volume.volume_id, spec)?), None)
             }
+            Blocks::Elsewhere(_, held) => (None, Some(held.of(&volume.volume_id, spec)?)),
         };
         if let TargetEncryption::Key(key) = &spec.encryption {
             config.encrypted = true;
             config.kms_key_id = Some(key.clone());
         }
-        chosen.push(Chosen { volume: volume.clone(), config, snapshot });
+        chosen.push(Chosen { volume: volume.clone(), config, snapshot, copy });
     }
     Ok(chosen)
 }

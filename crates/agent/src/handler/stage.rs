@@ -10,14 +10,14 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
-use snapferry_media_agent::client::MediaClient;
-use snapferry_transfer::{HighWater, Sealer, TransferError, restore_volume};
+use snapferry_transfer::{HighWater, TransferError};
 use snapferry_types::catalogue::VolumeMeta;
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
-use snapferry_types::spec::RestoreSpec;
-use snapferry_types::{RecoveryPointId, SnapshotId, Transport};
+use snapferry_types::spec::{RestoreSpec, TargetEncryption};
+use snapferry_types::{RecoveryPointId, SnapshotId, Transport, TransportWish};
 
+use super::content::Content;
 use super::marks::Marks;
 use super::objects::{self, parse_one};
 use super::restore_source::{Blocks, Chosen, Origin};
@@ -34,15 +34,17 @@ pub(super) struct Staged {
     pub(super) config: VolumeConfig,
     /// The snapshot.
     pub(super) snapshot: SnapshotId,
-    /// Its ledger entry, where it is ours and goes when the volume is made.
-    pub(super) entry: Option<LedgerEntry>,
+    /// Whether the volume is to have another key than the snapshot has.
+    pub(super) is_rekeyed: bool,
 }
 
 /// What is to be staged.
 #[derive(Debug, Clone)]
 pub(super) struct ToStage {
-    /// The recovery point in the library.
+    /// The recovery point, for descriptions.
     pub(super) recovery_point: RecoveryPointId,
+    /// Where the volume's blocks are.
+    pub(super) content: Content,
     /// The volume in it.
     pub(super) volume: VolumeMeta,
     /// The volume as it shall be.
@@ -61,16 +63,20 @@ pub(super) async fn all(
     chosen: Vec<Chosen>,
     marks: &Marks,
 ) -> Result<Vec<Staged>, TransferError> {
-    let media = match &origin.blocks {
-        Blocks::Library(media) => media,
-        Blocks::Snapshots { .. } => {
-            context.note(false, "no blocks are moved: volumes are made of the snapshots").await?;
-            let staged = chosen
-                .into_iter()
-                .filter_map(|one| Some(Staged { config: one.config, snapshot: one.snapshot?, entry: None }));
-            return Ok(staged.collect());
-        }
-    };
+    if matches!(origin.blocks, Blocks::Here(_)) {
+        let unused = match spec.transport {
+            TransportWish::Automatic => String::new(),
+            wish => format!("; {}, which was asked for, has nothing to do", wish.as_str()),
+        };
+        context
+            .note(false, format!("no blocks are moved: volumes are made of the snapshots{unused}"))
+            .await?;
+        let is_rekeyed = origin.is_vault() || matches!(spec.encryption, TargetEncryption::Key(_));
+        let staged = chosen
+            .into_iter()
+            .filter_map(|one| Some(Staged { config: one.config, snapshot: one.snapshot?, is_rekeyed }));
+        return Ok(staged.collect());
+    }
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
     let work = Work {
         writes: true,
@@ -91,14 +97,14 @@ pub(super) async fn all(
     }
     context.enter("write");
     let write = stream::iter(chosen)
-        .map(|Chosen { volume, config, .. }| {
-            let what = ToStage { recovery_point: spec.recovery_point, volume, config };
-            async move {
-                match transport {
-                    Transport::EbsDirect => stage(context, account, media, what, marks).await,
-                    Transport::HotAdd | Transport::Import => {
-                        write::stage(context, transport, account, media, what, marks).await
-                    }
+        .map(|one| async move {
+            let content = origin.content(context, &one).await?;
+            let Chosen { volume, config, .. } = one;
+            let what = ToStage { recovery_point: spec.recovery_point, content, volume, config };
+            match transport {
+                Transport::EbsDirect => stage(context, account, what, marks).await,
+                Transport::HotAdd | Transport::Import => {
+                    write::stage(context, transport, account, what, marks).await
                 }
             }
         })
@@ -114,11 +120,10 @@ pub(super) async fn all(
 async fn stage(
     context: &Arc<TaskContext>,
     account: &Account,
-    media: &MediaClient,
     what: ToStage,
     marks: &Marks,
 ) -> Result<Staged, TransferError> {
-    let ToStage { recovery_point, volume, config } = what;
+    let ToStage { recovery_point, content, volume, config } = what;
     let name = volume.volume_id.to_string();
     let start = |entry: LedgerEntry| {
         let request = NewSnapshot {
@@ -135,36 +140,20 @@ async fn stage(
     let entry = objects::ensure(context, account, what, start).await?;
     let snapshot: SnapshotId = parse_one(&entry)?;
     if entry.state == LedgerState::Made && is_completed(account, &snapshot).await? {
-        return Ok(Staged { config, snapshot, entry: Some(entry) });
+        return Ok(Staged { config, snapshot, is_rekeyed: false });
     }
-    let sealer = Arc::new(Sealer::new(&context.spec.keys));
-    let source = media.volume_source(
-        recovery_point,
-        &context.spec.tenant,
-        &name,
-        volume.n_blocks,
-        Arc::clone(&sealer),
-    );
     let target = EbsSnapshotTarget::new(account, &snapshot, config.size_gib);
     let (id, written_to) = (&volume.volume_id, snapshot.as_str());
     let mut rise = |block| marks.rise(id, written_to, block);
     let mark = HighWater::new(marks.resume_block(id, written_to), &mut rise);
     let mark = mark.recorded(marks.recorded(id, written_to));
-    restore_volume(
-        Arc::new(source),
-        Arc::new(target),
-        sealer,
-        context.shared.budget.clone(),
-        &context.shared.workers,
-        mark,
-        context.new_transfer(),
-        context.stop.token().clone(),
-    )
-    .await
-    .map_err(|error| error.context(format!("write {name} into {snapshot}")))?;
+    content
+        .write(context, &volume, Arc::new(target), mark, context.new_transfer())
+        .await
+        .map_err(|error| error.context(format!("write {name} into {snapshot}")))?;
     ec2::wait_snapshots_completed(account, std::slice::from_ref(&snapshot), |_| (), context.stop.token())
         .await?;
-    Ok(Staged { config, snapshot, entry: Some(entry) })
+    Ok(Staged { config, snapshot, is_rekeyed: false })
 }
 
 async fn is_completed(account: &Account, snapshot: &SnapshotId) -> Result<bool, TransferError> {

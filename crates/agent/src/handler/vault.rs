@@ -62,21 +62,20 @@ async fn preflight(
     }
     let owner = owner_of_copies(context, tenant, vault).await?;
     let snapshot = stand_in(tenant).await;
-    let copies = match vault.to {
-        VaultTo::Tenant => Some(tenant.clone()),
-        VaultTo::ServiceShare => None,
+    let reader = match vault.to {
+        VaultTo::Tenant => tenant.clone(),
         // Where the snapshots are: their keys are used there.
-        VaultTo::ServiceCopy => Some(context.service_in(tenant.region(), SessionScope::IntelliSnap).await?),
-    };
-    if let Some(reader) = copies {
-        for (key, volume) in keys_of(&config.volumes) {
-            let way = format!(
-                "let account {} use the key in its policy (kms:DescribeKey, kms:Decrypt, kms:CreateGrant, \
-                 kms:ReEncrypt*), or choose another vault",
-                reader.account()
-            );
-            ask.key(&reader, (key, KeyUse::Decrypt), volume, way);
+        VaultTo::ServiceShare | VaultTo::ServiceCopy => {
+            context.service_in(tenant.region(), SessionScope::IntelliSnap).await?
         }
+    };
+    for (key, volume) in keys_of(&config.volumes) {
+        let way = format!(
+            "let account {} use the key in its policy (kms:DescribeKey, kms:Decrypt, kms:CreateGrant, \
+             kms:ReEncrypt*), or choose another vault",
+            reader.account()
+        );
+        ask.key(&reader, (key, KeyUse::Decrypt), volume, way);
     }
     if let Some(key) = &vault.kms_key_id {
         let way = "choose another key for the vault, or allow it in the key's policy and the role's";

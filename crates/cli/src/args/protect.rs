@@ -125,7 +125,7 @@ impl From<Keep> for Option<Retention> {
 /// Whose the copies of a recovery point's snapshots are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Whose {
-    /// Copies in the tenant's account, in another region.
+    /// Copies in the tenant's account, in another region or under another key.
     Tenant,
     /// Shared with the service account.
     ServiceShare,

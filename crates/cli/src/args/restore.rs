@@ -105,7 +105,7 @@ pub(crate) enum Copy {
     /// The fastest that exists.
     #[default]
     Automatic,
-    /// Its snapshots.
+    /// Its snapshots, or copies of them in a vault.
     Snapshot,
     /// A MediaAgent's copy.
     MediaAgent,

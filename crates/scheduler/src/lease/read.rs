@@ -146,6 +146,9 @@ pub(super) fn step(step: v1::record_request::Step) -> Result<Step, ConvertError>
         }),
         Wire::RecoveryPointDeleted(id) => Step::Deleted(parse("recovery_point_deleted", &id)?),
         Wire::Release(id) => Step::Release(parse("release", &id)?),
+        Wire::Lost(lost) => Step::Lost(
+            lost.snapshot_ids.iter().map(|id| parse("snapshot_ids", id)).collect::<Result<_, _>>()?,
+        ),
     })
 }
 

@@ -168,11 +168,17 @@ async fn check_vault(
     let refuse = |reason: String| Err(StoreError::Invalid(format!("vault: {reason}")));
     if vault.to == VaultTo::Tenant {
         return match &vault.region {
-            None => refuse("copies in the tenant's own account go to another region; name it".to_owned()),
-            Some(asked) if asked == region => refuse(format!(
-                "copies in the tenant's own account go to another region than the instance's, {region}"
+            Some(asked) if asked != region => registered(tenant, asked),
+            // Another key is another place, too: it protects from the loss of the first.
+            _ if vault.kms_key_id.is_some() => Ok(()),
+            None => refuse(
+                "copies in the tenant's own account go to another region, or under another key; name it"
+                    .to_owned(),
+            ),
+            Some(_) => refuse(format!(
+                "copies in the tenant's own account go to another region than the instance's, {region}, or under \
+                 another key"
             )),
-            Some(asked) => registered(tenant, asked),
         };
     }
     let Role::Tenant { use_admin_account_resources: Some(admin), .. } = &tenant.role else {

@@ -51,6 +51,22 @@ pub(super) async fn snapshots_of(conn: &mut AnyConnection, task: TaskId) -> Resu
     Ok(ids.into_iter().flatten().collect())
 }
 
+/// Ids of the copies of those snapshots that are kept in vaults for what `task` made.
+pub(super) async fn vault_copies_of(
+    conn: &mut AnyConnection,
+    task: TaskId,
+) -> Result<Vec<String>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT object_ids FROM ledger WHERE task_id = $1 AND state = 'kept' AND kind = 'snapshot' \
+         AND purpose = 'vault'",
+    )
+    .bind(task.to_string())
+    .fetch_all(conn)
+    .await?;
+    let ids = rows.iter().map(|row| row.json::<Vec<String>>("object_ids")).collect::<Result<Vec<_>, _>>()?;
+    Ok(ids.into_iter().flatten().collect())
+}
+
 /// [`snapshots_of`] the tasks that made the recovery points from `oldest` to `newest`.
 pub(super) async fn snapshots_between(
     conn: &mut AnyConnection,

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use snapferry_api::job::Work;
 use snapferry_types::ledger::LedgerEntry;
-use snapferry_types::{AccountId, HypervisorId, LedgerId, RecoveryPointId, Region, SnapshotId};
+use snapferry_types::{AccountId, HypervisorId, JobId, LedgerId, RecoveryPointId, Region, SnapshotId};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::ledger::{COLUMNS, read};
 use super::point::PointRow;
 use super::row::{Read as _, to_json};
-use super::task::OPEN;
+use super::task::{OPEN, TaskRow};
 use super::{Store, StoreError, note, task};
 
 /// Kept snapshots of recovery points that are there, but for those that a task is about to delete or replace.
@@ -85,50 +86,95 @@ impl Store {
         let mut lost = Lost::default();
         for entry in &kept.entries {
             let mut tx = self.begin().await?;
-            let Some(point) = self.undisturbed_point(&mut tx, entry.id).await? else { continue };
-            let mut missing = point.missing.iter().cloned().collect::<BTreeSet<_>>();
-            let mut new = Vec::new();
-            let mut n_here = 0_usize;
-            for id in &entry.object_ids {
-                let Ok(snapshot) = id.parse::<SnapshotId>() else { continue };
-                if existing.contains(&snapshot) {
-                    n_here += 1;
-                    // Somebody took it out of the recycle bin.
-                    missing.remove(id);
-                    continue;
-                }
-                lost.missing.insert(snapshot.clone());
-                lost.recovery_points.insert(point.id);
-                if missing.insert(id.clone()) {
-                    lost.new.insert(snapshot);
-                    new.push(id.clone());
-                }
-            }
-            if missing.iter().eq(point.missing.iter()) {
-                continue;
-            }
-            let now_ms = self.clock.wall_ms();
-            sqlx::query("UPDATE recovery_point SET missing = $1 WHERE id = $2")
-                .bind(to_json(&missing))
-                .bind(point.id.to_string())
-                .execute(&mut *tx)
-                .await?;
-            if n_here == 0 {
-                sqlx::query("UPDATE ledger SET state = 'gone', changed_ms = $1 WHERE id = $2")
-                    .bind(now_ms)
-                    .bind(entry.id.to_string())
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            let job = task::job_of(&mut tx, point.task).await?;
-            if !new.is_empty() {
-                let text = format!("snapshots were deleted by somebody else: {}", new.join(", "));
-                note::add(&mut tx, job, point.task, now_ms, true, &text).await?;
-            }
+            let job =
+                self.note_entry(&mut tx, entry, |snapshot| existing.contains(snapshot), &mut lost).await?;
             tx.commit().await?;
-            self.changed(job);
+            if let Some(job) = job {
+                self.changed(job);
+            }
         }
         Ok(lost)
+    }
+
+    /// Notes that a restore did not find snapshots of the recovery point that it names, or copies of them.
+    pub(super) async fn lost_to(
+        &self,
+        conn: &mut AnyConnection,
+        restore: &TaskRow,
+        snapshots: &HashSet<SnapshotId>,
+    ) -> Result<(), StoreError> {
+        let Work::Restore(work) = &restore.work else {
+            return Err(StoreError::Invalid(format!("task {} restores nothing", restore.id)));
+        };
+        let named = PointRow::load(conn, work.recovery_point).await?;
+        let Some(holder) = named.holder(conn).await? else { return Ok(()) };
+        let statement = format!(
+            "{COLUMNS} {KEPT} AND {} AND l.hypervisor_id = $1 AND p.id = $2 ORDER BY l.id",
+            undisturbed()
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(restore.hypervisor.to_string())
+            .bind(holder.id.to_string())
+            .fetch_all(&mut *conn)
+            .await?;
+        for row in &rows {
+            let is_here = |snapshot: &SnapshotId| {
+                !snapshots.contains(snapshot) && !holder.missing.iter().any(|id| id == snapshot.as_str())
+            };
+            self.note_entry(conn, &read(row)?, is_here, &mut Lost::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes of one entry which of its snapshots are there; answers the job that was told.
+    async fn note_entry(
+        &self,
+        conn: &mut AnyConnection,
+        entry: &LedgerEntry,
+        is_here: impl Fn(&SnapshotId) -> bool,
+        lost: &mut Lost,
+    ) -> Result<Option<JobId>, StoreError> {
+        let Some(point) = self.undisturbed_point(conn, entry.id).await? else { return Ok(None) };
+        let mut missing = point.missing.iter().cloned().collect::<BTreeSet<_>>();
+        let mut new = Vec::new();
+        let mut n_here = 0_usize;
+        for id in &entry.object_ids {
+            let Ok(snapshot) = id.parse::<SnapshotId>() else { continue };
+            if is_here(&snapshot) {
+                n_here += 1;
+                // Somebody took it out of the recycle bin.
+                missing.remove(id);
+                continue;
+            }
+            lost.missing.insert(snapshot.clone());
+            lost.recovery_points.insert(point.id);
+            if missing.insert(id.clone()) {
+                lost.new.insert(snapshot);
+                new.push(id.clone());
+            }
+        }
+        if missing.iter().eq(point.missing.iter()) {
+            return Ok(None);
+        }
+        let now_ms = self.clock.wall_ms();
+        sqlx::query("UPDATE recovery_point SET missing = $1 WHERE id = $2")
+            .bind(to_json(&missing))
+            .bind(point.id.to_string())
+            .execute(&mut *conn)
+            .await?;
+        if n_here == 0 {
+            sqlx::query("UPDATE ledger SET state = 'gone', changed_ms = $1 WHERE id = $2")
+                .bind(now_ms)
+                .bind(entry.id.to_string())
+                .execute(&mut *conn)
+                .await?;
+        }
+        let job = task::job_of(conn, point.task).await?;
+        if !new.is_empty() {
+            let text = format!("snapshots were deleted by somebody else: {}", new.join(", "));
+            note::add(conn, job, point.task, now_ms, true, &text).await?;
+        }
+        Ok(Some(job))
     }
 
     /// The recovery point of an entry that is still kept and that no task deletes or replaces.

@@ -1,8 +1,8 @@
 //! A recovery point's row, and which of the snapshots it is made of still exist.
 
 use snapferry_api::recovery_point::SnapshotsState;
-use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta};
-use snapferry_types::{HypervisorId, MediaAgentId, RecoveryPointId, TaskId, VolumeId};
+use snapferry_types::catalogue::{RecoveryPointKind, RecoveryPointMeta, VaultMeta};
+use snapferry_types::{HypervisorId, MediaAgentId, RecoveryPointId, SnapshotId, TaskId, VolumeId};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
@@ -107,14 +107,25 @@ impl PointRow {
             return Ok(false);
         }
         let kept = self.existing(kept::snapshots_of(conn, self.task).await?);
-        let mut wanted = self
-            .meta
-            .volumes
-            .iter()
-            .filter(|volume| volumes.is_empty() || volumes.contains(&volume.volume_id))
-            .peekable();
-        Ok(wanted.peek().is_some()
-            && wanted.all(|volume| kept.iter().any(|id| id == volume.snapshot_id.as_str())))
+        let of_volumes = self.meta.volumes.iter().map(|volume| (&volume.volume_id, &volume.snapshot_id));
+        Ok(has_all(of_volumes, volumes, &kept))
+    }
+
+    /// The first of its vaults with copies of these volumes (of all when empty) that exist. A share is none: it is gone with
+    /// what was shared.
+    pub(super) async fn vault(
+        &self,
+        conn: &mut AnyConnection,
+        volumes: &[VolumeId],
+    ) -> Result<Option<VaultMeta>, StoreError> {
+        if self.meta.vaults.is_empty() {
+            return Ok(None);
+        }
+        let kept = self.existing(kept::vault_copies_of(conn, self.task).await?);
+        let has_all = |vault: &&VaultMeta| {
+            has_all(vault.snapshots.iter().map(|(volume, copy)| (volume, copy)), volumes, &kept)
+        };
+        Ok(self.meta.vaults.iter().find(has_all).cloned())
     }
 
     /// Those of its kept snapshots that nobody has deleted.
@@ -133,4 +144,14 @@ impl PointRow {
         let all = self.meta.volumes.iter().all(|one| kept.iter().any(|id| id == one.snapshot_id.as_str()));
         if all && !self.meta.volumes.is_empty() { SnapshotsState::Kept } else { SnapshotsState::None }
     }
+}
+
+/// Whether the snapshots of the wanted volumes (of all when `wanted` is empty) are among those kept.
+fn has_all<'a>(
+    of_volumes: impl Iterator<Item = (&'a VolumeId, &'a SnapshotId)>,
+    wanted: &[VolumeId],
+    kept: &[String],
+) -> bool {
+    let mut wanted = of_volumes.filter(|(volume, _)| wanted.is_empty() || wanted.contains(volume)).peekable();
+    wanted.peek().is_some() && wanted.all(|(_, snapshot)| kept.iter().any(|id| id == snapshot.as_str()))
 }

@@ -1,11 +1,13 @@
 //! Steps that commit: ledger entries, checkpoints, sentences, recovery points. Each needs the current fence; repeating
 //! one changes nothing.
 
+use std::collections::HashSet;
+
 use snapferry_api::job::Work;
 use snapferry_api::protect::Retention;
 use snapferry_types::catalogue::{RECOVERY_POINT_META_VERSION, RecoveryPointKind, RecoveryPointMeta};
 use snapferry_types::ledger::{LedgerEntry, ObjectKind};
-use snapferry_types::{Fence, LedgerId, RecoveryPointId, TaskId, TaskKind};
+use snapferry_types::{Fence, LedgerId, RecoveryPointId, SnapshotId, TaskId, TaskKind};
 use sqlx::AnyConnection;
 
 use super::row::{big, to_json};
@@ -40,6 +42,8 @@ pub enum Step {
     Deleted(RecoveryPointId),
     /// A share is about to be taken back.
     Release(LedgerId),
+    /// Snapshots that a restore was to read are not there.
+    Lost(HashSet<SnapshotId>),
 }
 
 /// A recovery point that the library has sealed.
@@ -79,6 +83,7 @@ impl Store {
             Step::Sealed(point) => self.sealed(&mut tx, &row, point, now_ms).await?,
             Step::Deleted(point) => deleted(&mut tx, &row, point, now_ms).await?,
             Step::Release(share) => others = self.release(&mut tx, &row, share, now_ms).await?,
+            Step::Lost(snapshots) => self.lost_to(&mut tx, &row, &snapshots).await?,
         }
         tx.commit().await?;
         self.changed(row.job);

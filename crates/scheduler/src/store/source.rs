@@ -1,7 +1,7 @@
 //! From where a restore takes its blocks: the fastest that exists, or what was asked for and nothing else.
 
 use snapferry_api::restore::{Restore, RestoreFrom};
-use snapferry_types::catalogue::RecoveryPointKind;
+use snapferry_types::catalogue::{RecoveryPointKind, VaultMeta};
 use snapferry_types::{MediaAgentId, RecoveryPointId};
 use sqlx::AnyConnection;
 
@@ -15,6 +15,8 @@ pub(super) enum Source {
     Library { point: RecoveryPointId, media_agent: MediaAgentId },
     /// In snapshots of this recovery point.
     Snapshots(Box<PointRow>),
+    /// In copies of its snapshots.
+    Vault(Box<(PointRow, VaultMeta)>),
 }
 
 impl Source {
@@ -23,6 +25,7 @@ impl Source {
         match self {
             Self::Library { point, .. } => *point,
             Self::Snapshots(holder) => holder.id,
+            Self::Vault(copies) => copies.0.id,
         }
     }
 
@@ -30,12 +33,13 @@ impl Source {
     pub(super) const fn media_agent(&self) -> Option<MediaAgentId> {
         match self {
             Self::Library { media_agent, .. } => Some(*media_agent),
-            Self::Snapshots(_) => None,
+            Self::Snapshots(_) | Self::Vault(_) => None,
         }
     }
 }
 
-/// Where the blocks of a restore are now. A restore that has begun from a library stays there (`stay`).
+/// Where the blocks of a restore are now: snapshots need no moving, a library is nearer than a vault. A restore that has
+/// begun from a library stays there (`stay`).
 pub(super) async fn resolve(
     conn: &mut AnyConnection,
     restore: &Restore,
@@ -44,19 +48,23 @@ pub(super) async fn resolve(
 ) -> Result<Source, StoreError> {
     let snapshots = snapshots(conn, restore, named).await?;
     let library = library(conn, named).await?;
+    let vault = vault(conn, restore, named).await?;
     let refuse = |reason: &str| Err(StoreError::Invalid(format!("recovery point {}: {reason}", named.id)));
-    match (restore.from, snapshots, library) {
-        (RestoreFrom::Automatic, Some(_), Some(library)) if stay => Ok(library),
+    match (restore.from, snapshots.or(vault), library) {
+        (RestoreFrom::Automatic, Some(Source::Snapshots(_)), Some(library)) if stay => Ok(library),
+        (RestoreFrom::Automatic, Some(Source::Vault(_)), Some(library)) => Ok(library),
         (RestoreFrom::Automatic | RestoreFrom::Snapshot, Some(snapshots), _) => Ok(snapshots),
         (RestoreFrom::Automatic | RestoreFrom::MediaAgent, _, Some(library)) => Ok(library),
         (RestoreFrom::Snapshot, None, Some(_)) => refuse(
             "its snapshots do not exist (any more); a MediaAgent has a copy: restore from media_agent or automatic",
         ),
         (RestoreFrom::MediaAgent, Some(_), None) => refuse(
-            "no MediaAgent has a copy of it; its snapshots exist: restore from snapshot or automatic, or make a \
+            "no MediaAgent has a copy of it; its snapshots or copies of them exist: restore from snapshot or automatic, or make a \
              backup copy first",
         ),
-        (_, None, None) => refuse("its snapshots were deleted, and no MediaAgent has a copy of it"),
+        (_, None, None) => refuse(
+            "its snapshots were deleted, no vault has copies of them, and no MediaAgent has a copy of it",
+        ),
     }
 }
 
@@ -74,6 +82,17 @@ async fn snapshots(
         return Ok(None);
     }
     Ok(Some(Source::Snapshots(Box::new(holder))))
+}
+
+/// Copies of the snapshots of the wanted volumes.
+async fn vault(
+    conn: &mut AnyConnection,
+    restore: &Restore,
+    named: &PointRow,
+) -> Result<Option<Source>, StoreError> {
+    let Some(holder) = named.holder(conn).await? else { return Ok(None) };
+    let vault = holder.vault(conn, &restore.volumes).await?;
+    Ok(vault.map(|vault| Source::Vault(Box::new((holder, vault)))))
 }
 
 /// Whether a backup at work will delete the snapshots of a streamed recovery point when it has its own.

@@ -5,9 +5,9 @@ use snapferry_api::protect::{BackupCopy, Vault, VaultTo as AskedVaultTo};
 use snapferry_api::restore::{Restore, RestoreTarget as AskedTarget};
 use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::spec::{
-    AttachTo, BackupCopySpec, IntelliSnapSpec, MediaAgentRef, NewInstanceSpec, Operation, ReadAs,
-    RestoreFrom, RestoreSpec, RestoreTarget, StreamingBackupSpec, TargetEncryption, TaskSpec, VaultSpec,
-    VaultTo,
+    AttachTo, BackupCopySpec, HeldSnapshots, IntelliSnapSpec, MediaAgentRef, NewInstanceSpec, Operation,
+    ReadAs, RestoreFrom, RestoreSpec, RestoreTarget, StreamingBackupSpec, TargetEncryption, TaskSpec,
+    VaultSpec, VaultTo,
 };
 use snapferry_types::{InstanceId, MediaAgentId, RecoveryPointId, TaskId};
 use sqlx::AnyConnection;
@@ -162,11 +162,28 @@ async fn restore(
     let source = source_of(conn, row, restore).await?;
     let media_agent = source.media_agent();
     // Disk images and snapshots that are there need no transport into AWS.
-    let writes_blocks = media_agent.is_some() && !matches!(restore.target, AskedTarget::DiskImage { .. });
+    let is_elsewhere = match &source {
+        Source::Library { .. } => true,
+        Source::Snapshots(_) => false,
+        Source::Vault(copies) => {
+            let (point, vault) = &**copies;
+            vault.account != point.meta.account || vault.region != point.meta.instance.region
+        }
+    };
+    let writes_blocks = is_elsewhere && !matches!(restore.target, AskedTarget::DiskImage { .. });
+    let held = |point: PointRow, vault| {
+        (point.id, RestoreFrom::Snapshots(Box::new(HeldSnapshots { meta: point.meta, vault })))
+    };
     let (recovery_point, from) = match source {
         Source::Library { point, .. } => (point, RestoreFrom::Library),
-        Source::Snapshots(holder) => (holder.id, RestoreFrom::Snapshots(Box::new(holder.meta))),
+        Source::Snapshots(holder) => held(*holder, None),
+        Source::Vault(copies) => {
+            let (point, vault) = *copies;
+            held(point, Some(vault))
+        }
     };
+    let is_in_other_account = matches!(&from, RestoreFrom::Snapshots(held)
+        if held.vault.as_ref().is_some_and(|vault| vault.account != held.meta.account));
     let encryption = restore.kms_key_id.clone().map_or(TargetEncryption::AsBefore, TargetEncryption::Key);
     Ok(Described {
         operation: Operation::Restore(Box::new(RestoreSpec {
@@ -180,7 +197,7 @@ async fn restore(
         })),
         media_agent,
         superseded: Vec::new(),
-        wants_service: writes_blocks && restore.transport.may_use_service_account(),
+        wants_service: is_in_other_account || (writes_blocks && restore.transport.may_use_service_account()),
     })
 }
 

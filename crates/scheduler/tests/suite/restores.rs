@@ -1,10 +1,12 @@
 //! From where restores read.
 
 use snapferry_api::job::{DeleteRecoveryPoint, Work};
+use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::RestoreFrom as Asked;
 use snapferry_scheduler::store::{ClaimVerdict, Step};
 use snapferry_types::RecoveryPointId;
-use snapferry_types::ledger::LedgerState;
+use snapferry_types::catalogue::{RecoveryPointMeta, VaultMeta};
+use snapferry_types::ledger::{LedgerState, Purpose};
 use snapferry_types::spec::{Operation, RestoreFrom, RestoreSpec, TaskSpec};
 
 use super::world::{World, source_entry};
@@ -19,7 +21,10 @@ fn restore_of(spec: &TaskSpec) -> &RestoreSpec {
 fn snapshot_of(spec: &TaskSpec) -> Option<&str> {
     match &restore_of(spec).from {
         RestoreFrom::Library => None,
-        RestoreFrom::Snapshots(meta) => Some(meta.volumes[0].snapshot_id.as_str()),
+        RestoreFrom::Snapshots(held) => Some(match &held.vault {
+            None => held.meta.volumes[0].snapshot_id.as_str(),
+            Some(vault) => vault.snapshots[0].1.as_str(),
+        }),
     }
 }
 
@@ -103,6 +108,73 @@ pub(crate) async fn lost_snapshots_are_no_source(url: String) {
     assert!(matches!(verdict, ClaimVerdict::Gone(why) if why.contains("no MediaAgent has a copy")));
     let why = world.refused(from(other, Asked::Automatic)).await;
     assert!(why.contains("its snapshots were deleted"), "{why}");
+}
+
+/// A recovery point whose snapshot has a copy in the service account.
+async fn vaulted(world: &World, snapshot: &str, copy: &str) -> RecoveryPointId {
+    let mut request = world.snap_request("i-0a");
+    request.vault = Some(Vault { to: VaultTo::ServiceCopy, region: None, kms_key_id: None });
+    let spec = world.at_work(Work::IntelliSnap(request)).await;
+    let mut own = source_entry(&spec, snapshot);
+    own.purpose = Purpose::RecoveryPoint;
+    let mut vaulted = source_entry(&spec, copy);
+    (vaulted.purpose, vaulted.account) = (Purpose::Vault, world.admin.account.clone());
+    for entry in [&own, &vaulted] {
+        world.record(&spec, Step::Ledger(entry.clone())).await.unwrap();
+    }
+    let mut point = world.sealed(&spec, "i-0a", snapshot, None);
+    let mut meta: RecoveryPointMeta = serde_json::from_slice(&point.metadata).unwrap();
+    meta.vaults.push(VaultMeta {
+        account: vaulted.account.clone(),
+        region: vaulted.region.clone(),
+        kms_key_id: None,
+        snapshots: vec![(meta.volumes[0].volume_id.clone(), copy.parse().unwrap())],
+    });
+    point.metadata = serde_json::to_vec(&meta).unwrap();
+    world.record(&spec, Step::Sealed(point.clone())).await.unwrap();
+    world.succeed(&spec).await;
+    point.id
+}
+
+pub(crate) async fn copies_in_a_vault_are_a_source_when_the_snapshots_are_lost(url: String) {
+    let world = World::new(url).await;
+    let point = vaulted(&world, "snap-01", "snap-0f").await;
+    let spec = world.at_work(from(point, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&spec), Some("snap-01"), "what is there needs no moving");
+    assert!(spec.service_access.is_none());
+    world.succeed(&spec).await;
+
+    world.lose(&["snap-01"]).await;
+    for asked in [Asked::Automatic, Asked::Snapshot] {
+        let spec = world.at_work(from(point, asked)).await;
+        assert_eq!((snapshot_of(&spec), restore_of(&spec).recovery_point), (Some("snap-0f"), point));
+        assert_eq!(spec.service_access.as_ref().unwrap().account, world.admin.account, "it owns the copy");
+        assert!(spec.media_agent.is_none());
+        let delete = Work::DeleteRecoveryPoint(DeleteRecoveryPoint { recovery_point: point });
+        let why = world.refused(delete).await;
+        assert!(why.contains(&spec.task.to_string()), "it is being read: {why}");
+        world.succeed(&spec).await;
+    }
+    let why = world.refused(from(point, Asked::MediaAgent)).await;
+    assert!(why.contains("copies of them exist"), "{why}");
+
+    // A library is nearer, unless the snapshots are asked for; of copies that are lost, too, only that is left.
+    let second = vaulted(&world, "snap-02", "snap-0e").await;
+    let copy = world.at_work(Work::BackupCopy(world.copy_request(&[second]))).await;
+    let copy = world.copied(&copy).await;
+    world.lose(&["snap-01", "snap-02"]).await;
+    for (asked, snapshot, holder) in
+        [(Asked::Automatic, None, copy), (Asked::Snapshot, Some("snap-0e"), second)]
+    {
+        let spec = world.at_work(from(second, asked)).await;
+        assert_eq!((snapshot_of(&spec), restore_of(&spec).recovery_point), (snapshot, holder));
+        world.succeed(&spec).await;
+    }
+    world.lose(&["snap-01", "snap-02", "snap-0e", "snap-0f"]).await;
+    let why = world.refused(from(second, Asked::Snapshot)).await;
+    assert!(why.contains("a MediaAgent has a copy"), "{why}");
+    let why = world.refused(from(point, Asked::Automatic)).await;
+    assert!(why.contains("no vault has copies"), "{why}");
 }
 
 pub(crate) async fn a_base_that_a_restore_reads_is_not_superseded(url: String) {

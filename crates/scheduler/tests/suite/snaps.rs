@@ -76,6 +76,7 @@ pub(crate) async fn a_vault_is_checked_before_anything_is_made(url: String) {
     }
     for work in [
         asked(VaultTo::Tenant, Some("eu-west-1"), None),
+        asked(VaultTo::Tenant, None, Some("key")),
         asked(VaultTo::ServiceShare, None, None),
         asked(VaultTo::ServiceCopy, None, Some("key")),
     ] {

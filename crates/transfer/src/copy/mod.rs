@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use snapferry_types::{BLOCK_SIZE, BlockIndex, LEAF_BLOCKS, Sha256Digest, ZERO_BLOCK_SHA256};
+use snapferry_types::{BLOCK_SIZE, BlockIndex, Sha256Digest, ZERO_BLOCK_SHA256};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -20,6 +20,7 @@ use crate::aggregate::Aggregate;
 use crate::block::{Block, ListedBlock};
 use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
+use crate::high_water::{HighWater, Window};
 use crate::progress::TransferProgress;
 use crate::sink::{BlockTarget, MAX_HOLE_BLOCKS, TargetNeeds};
 use crate::source::{BlockListing, BlockSource, read_within};
@@ -60,10 +61,10 @@ struct Copy<'a> {
     needs: TargetNeeds,
     budget: ByteBudget,
     progress: Arc<TransferProgress>,
-    checkpoint: &'a mut (dyn FnMut(u32) + Send),
-    from_block: u32,
+    mark: HighWater<'a>,
+    beyond_mark: Window,
     listing: Option<BlockListing>,
-    /// What was listed and waits for room, or for the holes before it.
+    /// What was listed and waits for room, for the holes before it, or for the mark.
     ahead: Option<ListedBlock>,
     /// The first block that was not yet taken from the listing, nor as a hole.
     next_block: u32,
@@ -94,12 +95,11 @@ pub async fn copy_blocks(
     progress: Arc<TransferProgress>,
     stop: CancellationToken,
 ) -> Result<CopySummary, TransferError> {
-    resume_copy(source, target, budget, 0, &mut |_| {}, progress, stop).await
+    resume_copy(source, target, budget, HighWater::new(0, &mut |_| {}), progress, stop).await
 }
 
-/// As [`copy_blocks`], from a block on: those before it were written by earlier attempts, and are read again only
-/// where the target needs the aggregate. `checkpoint` is told the high-water mark, about every 1,024 blocks and at
-/// the end: all blocks below it are written, and persisted where the target needs that.
+/// As [`copy_blocks`], from the high-water mark of earlier attempts on: what they wrote is read again only where the
+/// target needs the aggregate.
 ///
 /// # Errors
 /// See [`copy_blocks`].
@@ -107,8 +107,7 @@ pub async fn resume_copy(
     source: Arc<dyn BlockSource>,
     target: Arc<dyn BlockTarget>,
     budget: ByteBudget,
-    from_block: u32,
-    checkpoint: &mut (dyn FnMut(u32) + Send),
+    mark: HighWater<'_>,
     progress: Arc<TransferProgress>,
     stop: CancellationToken,
 ) -> Result<CopySummary, TransferError> {
@@ -121,6 +120,7 @@ pub async fn resume_copy(
     }
     progress.start(n_source);
     let needs = target.needs();
+    let from_block = mark.from_block;
     let mut copy = Copy {
         listing: Some(source.list(if needs.aggregate { 0 } else { from_block })),
         source,
@@ -128,8 +128,8 @@ pub async fn resume_copy(
         needs,
         budget,
         progress,
-        checkpoint,
-        from_block,
+        beyond_mark: mark.window(),
+        mark,
         ahead: None,
         next_block: from_block,
         reads: JoinSet::new(),
@@ -163,6 +163,7 @@ impl Copy<'_> {
     async fn transfer(&mut self, stop: &CancellationToken) -> Result<(), TransferError> {
         let mut last_listed = None;
         loop {
+            self.beyond_mark.advance();
             self.take_listed();
             self.start_writes();
             self.raise_high_water();
@@ -170,6 +171,7 @@ impl Copy<'_> {
                 return Ok(());
             }
             let wants_listing = self.listing.is_some() && self.ahead.is_none() && self.has_room();
+            let is_held = self.ahead.is_some() && self.beyond_mark.is_full();
             let listing = &mut self.listing;
             tokio::select! {
                 () = stop.cancelled() => return Err(TransferError::cancelled()),
@@ -181,7 +183,8 @@ impl Copy<'_> {
                     let (sequence, is_block) = joined(written)?;
                     self.on_written(sequence, is_block);
                 }
-                Some(reached) = self.persists.join_next() => self.mark(joined(reached)?),
+                Some(reached) = self.persists.join_next() => self.rise_to(joined(reached)?),
+                moved = self.beyond_mark.moved(), if is_held => moved?,
                 listed = next(listing), if wants_listing => match listed {
                     Some(listed) => {
                         let listed = listed?;
@@ -239,6 +242,9 @@ impl Copy<'_> {
                 self.to_write.push_back((sequence, Work::Holes(range)));
                 continue;
             }
+            if self.beyond_mark.is_full() {
+                return;
+            }
             let Some(listed) = self.ahead.take() else { return };
             self.on_listed(listed);
         }
@@ -259,7 +265,10 @@ impl Copy<'_> {
             return;
         }
         self.next_block = self.next_block.max(end);
-        let is_written = index < self.from_block;
+        let is_written = index < self.mark.from_block;
+        if !is_written {
+            self.beyond_mark.enter(index);
+        }
         let sequence = self.push(Slot { end, sha256: None, is_read: false, is_written });
         let (source, budget) = (Arc::clone(&self.source), self.budget.clone());
         let read = async move { Ok((sequence, read_within(&budget, &*source, &listed).await?)) };
@@ -331,12 +340,12 @@ impl Copy<'_> {
     fn raise_high_water(&mut self) {
         let is_over = self.is_listed() && self.window.is_empty();
         let reached = if is_over { self.source.n_blocks() } else { self.reached };
-        let is_due = is_over || reached.saturating_sub(self.high_water) >= LEAF_BLOCKS;
+        let is_due = is_over || reached.saturating_sub(self.high_water) >= self.mark.step();
         if !is_due || reached <= self.high_water || !self.persists.is_empty() {
             return;
         }
         if !self.needs.persist {
-            self.mark(reached);
+            self.rise_to(reached);
             return;
         }
         let target = Arc::clone(&self.target);
@@ -347,8 +356,8 @@ impl Copy<'_> {
         self.persists.spawn(persist.in_current_span());
     }
 
-    fn mark(&mut self, reached: u32) {
+    fn rise_to(&mut self, reached: u32) {
         self.high_water = reached;
-        (self.checkpoint)(reached);
+        (self.mark.reached)(reached);
     }
 }

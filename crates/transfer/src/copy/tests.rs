@@ -1,13 +1,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use snapferry_types::LEAF_BLOCKS;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{CopySummary, resume_copy};
 use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
 use crate::fault::{Fault, FaultPlan, Faulty, When};
+use crate::high_water::HighWater;
 use crate::sink::{BlockTarget, TargetNeeds};
 use crate::twin::{MemoryVolume, linear_aggregate, seeded_block, zero_block};
 
@@ -30,10 +34,9 @@ async fn copy(
 ) -> Result<CopySummary, TransferError> {
     let budget = ByteBudget::new(8 << 20);
     let stop = CancellationToken::new();
-    let mut mark = |block| marks.push(block);
-    let done =
-        resume_copy(volume.clone(), target, budget.clone(), from_block, &mut mark, Arc::default(), stop)
-            .await;
+    let mut rise = |block| marks.push(block);
+    let mark = HighWater::new(from_block, &mut rise);
+    let done = resume_copy(volume.clone(), target, budget.clone(), mark, Arc::default(), stop).await;
     assert_eq!(budget.available(), budget.total(), "all memory is given back");
     done
 }
@@ -119,4 +122,56 @@ async fn no_mark_is_told_when_what_was_written_could_not_be_made_to_last() {
     let error = copy(&volume, Arc::new(Faulty::new(target, plan.clone())), 0, &mut marks).await.unwrap_err();
     assert_eq!((error.class, plan.n_faults()), (ErrorClass::StorageFull, 1));
     assert!(!marks.contains(&N_BLOCKS));
+}
+
+#[tokio::test]
+async fn no_more_than_a_page_of_blocks_is_written_beyond_what_is_recorded() {
+    let volume = Arc::new(MemoryVolume::new(2 * N_BLOCKS, 8));
+    (0..2 * N_BLOCKS).step_by(2).for_each(|index| volume.put(index, zero_block()));
+    let target = Arc::new(MemoryVolume::new(2 * N_BLOCKS, 8));
+    let n_written = |target: &MemoryVolume| target.blocks().len() as u32;
+    let (record, recorded) = watch::channel(0);
+    let recorded_now = recorded.clone();
+    let (told, mut marks) = watch::channel(0);
+    let copying = tokio::spawn({
+        let (volume, target) = (volume.clone(), target.clone());
+        async move {
+            let mut rise = |block| _ = told.send(block);
+            let mark = HighWater::new(0, &mut rise).recorded(recorded);
+            let budget = ByteBudget::new(8 << 20);
+            resume_copy(volume, target, budget, mark, Arc::default(), CancellationToken::new()).await
+        }
+    });
+    // Whatever is recorded, it goes a page beyond and stops there.
+    for _ in 0..3 {
+        let mark = *recorded_now.borrow();
+        let allowed = mark.div_ceil(2) + LEAF_BLOCKS;
+        while n_written(&target) < allowed {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(n_written(&target), allowed, "it went on beyond {mark}");
+        record.send(*marks.borrow_and_update()).unwrap();
+    }
+    while !copying.is_finished() {
+        let _mark_or_end = marks.changed().await;
+        _ = record.send(*marks.borrow_and_update());
+    }
+    copying.await.unwrap().unwrap();
+    assert!(target.blocks() == volume.blocks());
+}
+
+#[tokio::test]
+async fn a_copy_ends_when_nobody_records_any_more() {
+    let volume = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    (0..N_BLOCKS).for_each(|index| volume.put(index, zero_block()));
+    let target = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    let (record, recorded) = watch::channel(0);
+    drop(record);
+    let mut rise = |_| {};
+    let mark = HighWater::new(0, &mut rise).recorded(recorded);
+    let budget = ByteBudget::new(8 << 20);
+    let copied = resume_copy(volume, target.clone(), budget, mark, Arc::default(), CancellationToken::new());
+    assert_eq!(copied.await.unwrap_err().class, ErrorClass::Internal);
+    assert_eq!(target.blocks().len(), LEAF_BLOCKS as usize);
 }

@@ -17,6 +17,7 @@ use crate::copy::resume_copy;
 use crate::error::ErrorClass;
 use crate::fault::{Fault, FaultPlan, Faulty, When};
 use crate::file::FileSource;
+use crate::high_water::HighWater;
 use crate::open::sha256;
 use crate::progress::TransferProgress;
 use crate::sink::BlockTarget;
@@ -220,13 +221,16 @@ async fn a_copy_that_fails_at_any_write_is_gone_on_with_at_its_mark() {
         let mut tell = |block| mark = block;
         let target = Arc::new(Faulty::new(image.target(), plan));
         let (mem, stop) = (budget.clone(), CancellationToken::new());
-        let failed = resume_copy(source.clone(), target, mem, 0, &mut tell, Arc::default(), stop).await;
+        let start = HighWater::new(0, &mut tell);
+        let failed = resume_copy(source.clone(), target, mem, start, Arc::default(), stop).await;
         assert_eq!(failed.unwrap_err().class, ErrorClass::Unavailable);
         drop(image);
         let image = DiskImage::open_or_create(&path, format, 2_051).unwrap();
         let (mem, stop) = (budget.clone(), CancellationToken::new());
         let target = image.target();
-        resume_copy(source.clone(), target, mem, mark, &mut |_| {}, Arc::default(), stop).await.unwrap();
+        let mut rise = |_| {};
+        let mark = HighWater::new(mark, &mut rise);
+        resume_copy(source.clone(), target, mem, mark, Arc::default(), stop).await.unwrap();
         let path = image.finish(Arc::default(), CancellationToken::new()).await.unwrap();
         check(&path, format, 2_051, &blocks).await;
     }

@@ -7,7 +7,6 @@
 
 mod cache;
 mod fetch;
-mod high_water;
 mod holes;
 mod run;
 #[cfg(test)]
@@ -16,12 +15,12 @@ mod write;
 
 use std::sync::Arc;
 
-pub use high_water::HighWater;
 use snapferry_types::Sha256Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
+use crate::high_water::HighWater;
 use crate::pool::WorkPool;
 use crate::progress::TransferProgress;
 use crate::seal::Sealer;

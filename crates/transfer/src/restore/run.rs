@@ -15,7 +15,6 @@ use tracing::Instrument;
 
 use super::cache::{CachedBudget, PlainChunk};
 use super::fetch::{Fetched, fetch};
-use super::high_water::{HighWater, Window};
 use super::holes::HoleFinder;
 use super::write::{ToWrite, Write, Written};
 use super::{
@@ -25,6 +24,7 @@ use crate::aggregate::Aggregate;
 use crate::block::{BlockState, Leaf};
 use crate::budget::{BudgetPermit, ByteBudget};
 use crate::error::{ErrorClass, TransferError};
+use crate::high_water::{HighWater, Window};
 use crate::pool::WorkPool;
 use crate::progress::TransferProgress;
 use crate::seal::Sealer;

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use snapferry_aws::ec2::{self, ImportFormat, NewImport};
 use snapferry_aws::{Account, AwsError, S3};
-use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{DiskImage, ErrorClass, TransferError, TransferProgress, inspect_image};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::{Fence, ImageFormat};
@@ -37,7 +36,6 @@ const UPLOAD_IN_FLIGHT: u64 = 64 << 20;
 /// [`TransferError`] that names bucket, file or import task.
 pub(super) async fn run(
     context: &Arc<TaskContext>,
-    media: &MediaClient,
     what: &ToStage,
     marks: &Marks,
 ) -> Result<(Account, LedgerEntry), TransferError> {
@@ -63,7 +61,7 @@ pub(super) async fn run(
     let object_what = (ObjectKind::S3Object, Purpose::Transport, object_id.as_str());
     let image = Image::of(context, config, what, marks);
     let object = objects::ensure_named(context, &service, object_what, &object_id, || async {
-        image.write(context, media, what, marks).await?;
+        image.write(context, what, marks).await?;
         context.enter("upload");
         bucket.abort_uploads(&key).await?;
         bucket
@@ -155,7 +153,6 @@ impl Image {
     async fn write(
         &self,
         context: &Arc<TaskContext>,
-        media: &MediaClient,
         what: &ToStage,
         marks: &Marks,
     ) -> Result<(), TransferError> {
@@ -171,7 +168,7 @@ impl Image {
             })?;
         }
         let image = DiskImage::open_or_create(&self.path, ImageFormat::Vmdk, n_blocks)?;
-        write_to(context, media, what, image.target(), &self.name, marks)
+        write_to(context, what, image.target(), &self.name, marks)
             .await
             .map_err(|error| error.context(format!("write the disk image {}", self.path.display())))?;
         image.finish(Arc::new(TransferProgress::default()), context.stop.token().clone()).await?;

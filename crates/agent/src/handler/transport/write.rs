@@ -13,10 +13,7 @@ use std::sync::Arc;
 
 use snapferry_aws::ec2::{self, NewCopy};
 use snapferry_aws::{Account, SessionScope};
-use snapferry_media_agent::client::MediaClient;
-use snapferry_transfer::{
-    BlockTarget, DeviceTarget, ErrorClass, HighWater, Overwrite, Sealer, TransferError, restore_volume,
-};
+use snapferry_transfer::{BlockTarget, DeviceTarget, ErrorClass, HighWater, Overwrite, TransferError};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::{SnapshotId, Transport};
 
@@ -36,7 +33,6 @@ pub(in super::super) async fn stage(
     context: &Arc<TaskContext>,
     transport: Transport,
     tenant: &Account,
-    media: &MediaClient,
     what: ToStage,
     marks: &Marks,
 ) -> Result<Staged, TransferError> {
@@ -48,11 +44,11 @@ pub(in super::super) async fn stage(
         // An earlier attempt came as far as the tenant's copy.
         let snapshot: SnapshotId = parse_one(&entry)?;
         wait(context, tenant, &snapshot).await?;
-        return Ok(Staged { config: what.config, snapshot, entry: Some(entry) });
+        return Ok(Staged { config: what.config, snapshot, is_rekeyed: false });
     }
     let (service, ours) = match transport {
-        Transport::HotAdd => by_hot_add(context, media, &what, marks).await?,
-        Transport::Import => import::run(context, media, &what, marks).await?,
+        Transport::HotAdd => by_hot_add(context, &what, marks).await?,
+        Transport::Import => import::run(context, &what, marks).await?,
         Transport::EbsDirect => {
             return Err(TransferError::new(ErrorClass::Internal, "ebs_direct needs no service account"));
         }
@@ -77,13 +73,12 @@ pub(in super::super) async fn stage(
     for left in [&share, &ours] {
         clean::remove(context, left, context.stop.token()).await?;
     }
-    Ok(Staged { config: what.config, snapshot, entry: Some(entry) })
+    Ok(Staged { config: what.config, snapshot, is_rekeyed: false })
 }
 
 /// Writes a blank volume on this node and takes its snapshot.
 async fn by_hot_add(
     context: &Arc<TaskContext>,
-    media: &MediaClient,
     what: &ToStage,
     marks: &Marks,
 ) -> Result<(Account, LedgerEntry), TransferError> {
@@ -112,7 +107,7 @@ async fn by_hot_add(
     // Of an encrypted volume nobody says what a block reads as that was never written.
     let overwrite = if what.config.encrypted { Overwrite::Used } else { Overwrite::Blank };
     let target = DeviceTarget::open(&attached.device, what.volume.n_blocks, overwrite)?;
-    write_to(context, media, what, Arc::new(target), attached.volume.as_str(), marks)
+    write_to(context, what, Arc::new(target), attached.volume.as_str(), marks)
         .await
         .map_err(|error| error.context(format!("write {volume_id} to {}", attached.device.display())))?;
     // A snapshot of what is detached has all that was written.
@@ -129,41 +124,21 @@ async fn by_hot_add(
     Ok((service, entry))
 }
 
-/// Moves the stored blocks into a target, from where its mark is.
+/// Moves the volume's blocks into a target, from where its mark is.
 ///
 /// # Errors
 /// [`TransferError`] of either end.
 pub(super) async fn write_to(
     context: &Arc<TaskContext>,
-    media: &MediaClient,
     what: &ToStage,
     target: Arc<dyn BlockTarget>,
     target_name: &str,
     marks: &Marks,
 ) -> Result<(), TransferError> {
-    let sealer = Arc::new(Sealer::new(&context.spec.keys));
     let volume = &what.volume.volume_id;
-    let source = media.volume_source(
-        what.recovery_point,
-        &context.spec.tenant,
-        volume.as_str(),
-        what.volume.n_blocks,
-        Arc::clone(&sealer),
-    );
-    restore_volume(
-        Arc::new(source),
-        target,
-        sealer,
-        context.shared.budget.clone(),
-        &context.shared.workers,
-        HighWater::new(marks.resume_block(volume, target_name), &mut |block| {
-            marks.rise(volume, target_name, block);
-        }),
-        context.new_transfer(),
-        context.stop.token().clone(),
-    )
-    .await
-    .map(|_summary| ())
+    let mut rise = |block| marks.rise(volume, target_name, block);
+    let mark = HighWater::new(marks.resume_block(volume, target_name), &mut rise);
+    what.content.write(context, &what.volume, target, mark, context.new_transfer()).await
 }
 
 async fn wait(context: &TaskContext, account: &Account, snapshot: &SnapshotId) -> Result<(), TransferError> {

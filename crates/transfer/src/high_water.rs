@@ -1,4 +1,4 @@
-//! The high-water mark of a restore: all blocks before it are written. A next attempt begins at what of it was
+//! The high-water mark of a restore or a copy: all blocks before it are written. A next attempt begins at what of it was
 //! recorded and writes what comes after once more, so where somebody says what is recorded, a page of blocks at most
 //! goes beyond that, in their order: a crash costs no more than that again.
 
@@ -12,10 +12,10 @@ use crate::error::{ErrorClass, TransferError};
 /// Blocks by which a recorded mark rises at least, so that its recorder is not told of every single one.
 const STEP: u32 = 64;
 
-/// Where a restore's mark begins, and where it goes.
+/// Where a mark begins, and where it goes.
 pub struct HighWater<'a> {
-    pub(super) from_block: u32,
-    pub(super) reached: &'a mut (dyn FnMut(u32) + Send),
+    pub(crate) from_block: u32,
+    pub(crate) reached: &'a mut (dyn FnMut(u32) + Send),
     recorded: Option<watch::Receiver<u32>>,
 }
 
@@ -42,38 +42,38 @@ impl<'a> HighWater<'a> {
     }
 
     /// Blocks by which the mark rises at least.
-    pub(super) fn step(&self) -> u32 {
+    pub(crate) fn step(&self) -> u32 {
         if self.recorded.is_some() { STEP } else { LEAF_BLOCKS }
     }
 
     /// The page of blocks that may be written now.
-    pub(super) fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> Window {
         Window { recorded: self.recorded.clone(), ahead: VecDeque::new() }
     }
 }
 
 /// The blocks that were let through and lie beyond the recorded mark.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     recorded: Option<watch::Receiver<u32>>,
     /// Ascending.
     ahead: VecDeque<u32>,
 }
 
 impl Window {
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.ahead.len() >= LEAF_BLOCKS as usize
     }
 
     /// Lets a block through, which comes after all before it.
-    pub(super) fn enter(&mut self, index: u32) {
+    pub(crate) fn enter(&mut self, index: u32) {
         if self.recorded.is_some() {
             self.ahead.push_back(index);
         }
     }
 
     /// Makes room for what was recorded since.
-    pub(super) fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         let Some(recorded) = &mut self.recorded else { return };
         let mark = *recorded.borrow_and_update();
         while self.ahead.front().is_some_and(|index| *index < mark) {
@@ -82,12 +82,12 @@ impl Window {
     }
 
     /// Returns when more was recorded; dropping the future loses nothing.
-    pub(super) async fn moved(&mut self) -> Result<(), TransferError> {
+    pub(crate) async fn moved(&mut self) -> Result<(), TransferError> {
         match &mut self.recorded {
             Some(recorded) => recorded.changed().await.map_err(|_| {
                 TransferError::new(
                     ErrorClass::Internal,
-                    "nobody records any more how far the restore has come",
+                    "nobody records any more how far the blocks are written",
                 )
             }),
             None => std::future::pending().await,

@@ -1,0 +1,233 @@
+//! Restores from copies in a vault, when somebody has deleted the snapshots that they are of: every byte comes back, the
+//! copies stay, and nothing else does.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use snapferry_api::job::{Job, JobState};
+use snapferry_api::protect::{Vault, VaultTo};
+use snapferry_api::restore::{RestoreFrom, RestoreTarget};
+use snapferry_aws::ec2;
+use snapferry_testkit::eventually;
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says,
+    vault, write_raw_image,
+};
+use snapferry_types::instance::OsFamily;
+use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish};
+
+const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
+
+fn options() -> RigOptions {
+    RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() }
+}
+
+async fn snapped(rig: &Rig, instance: &TestInstance, vault: Vault) -> RecoveryPointId {
+    let job = rig.succeed(rig.snap(&instance.id, Some(vault)).await.unwrap()).await.unwrap();
+    Rig::recovery_point(&job).unwrap()
+}
+
+/// Deletes the tenant's snapshots in the instances' region, as somebody with the tenant's credentials could, and lets it
+/// be noticed.
+async fn lose_snapshots(rig: &Rig) {
+    let outsider = rig.outsider().await.unwrap();
+    let snapshots = rig.snapshots_of(ACCOUNT, REGION).await.unwrap();
+    assert!(!snapshots.is_empty(), "there is nothing to lose");
+    for state in snapshots {
+        ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
+    }
+    rig.client.reconcile(rig.tenant).await.unwrap();
+}
+
+async fn restored(rig: &Rig, point: RecoveryPointId, target: RestoreTarget, transport: TransportWish) -> Job {
+    let job = rig.restore_with(point, RestoreFrom::Automatic, target, transport, None).await.unwrap();
+    rig.succeed(job).await.unwrap()
+}
+
+/// Ids of all snapshots of both accounts.
+fn all_snapshots(rig: &Rig) -> BTreeSet<String> {
+    let of =
+        |account| rig.sim.context().world.inventory(Some(account)).remove("snapshots").unwrap_or_default();
+    [ACCOUNT, SERVICE].into_iter().flat_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_account() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let plain = TestInstance::place(&sim, RESTORABLE, 8).unwrap();
+    let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    let sealed = TestInstance::place_as(&sim, RESTORABLE, 8, OsFamily::Windows, Some(&key)).unwrap();
+    for (instance, to, region) in [
+        (&plain, VaultTo::Tenant, Some(ELSEWHERE)),
+        (&plain, VaultTo::ServiceCopy, None),
+        (&sealed, VaultTo::ServiceCopy, Some(ELSEWHERE)),
+    ] {
+        let content = instance.content(&sim).unwrap();
+        let point = snapped(&rig, instance, vault(to, region)).await;
+        lose_snapshots(&rig).await;
+        let before = all_snapshots(&rig);
+
+        let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
+        assert!(says(&job, "its own snapshots are gone: read are their copies in "), "{job:#?}");
+        instance.check(&sim, &job, &content).unwrap();
+        for made in job.tasks.iter().flat_map(|task| &task.made) {
+            let wanted = rig.key_of_volume(&made.source).await.unwrap();
+            assert_eq!(rig.key_of_volume(&made.id).await.unwrap(), wanted, "encrypted as before");
+        }
+        let job =
+            restored(&rig, point, RestoreTarget::Instance(Box::default()), TransportWish::Automatic).await;
+        instance.check(&sim, &job, &content).unwrap();
+        assert_eq!(all_snapshots(&rig), before, "the copies stay, nothing else does");
+        rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
+        assert_eq!(all_snapshots(&rig), BTreeSet::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_transport_writes_what_a_vault_has_and_images_are_made_of_it() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 12).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = snapped(&rig, &instance, vault(VaultTo::Tenant, Some(ELSEWHERE))).await;
+    lose_snapshots(&rig).await;
+    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+        let job = restored(&rig, point, VOLUMES, transport).await;
+        assert!(says(&job, &format!("blocks are moved by {}", transport.as_str())), "{job:#?}");
+        instance.check(&sim, &job, &content).unwrap();
+        rig.nothing_is_left().unwrap();
+    }
+    let target = RestoreTarget::DiskImage { folder: "vault".to_owned(), format: ImageFormat::Raw };
+    let job = restored(&rig, point, target, TransportWish::Automatic).await;
+    for made in job.tasks.iter().flat_map(|task| &task.made) {
+        let expected = rig.dir.join("expected.raw");
+        write_raw_image(&sim, &made.source, &expected).unwrap();
+        let (image, expected) = (std::fs::read(&made.id).unwrap(), std::fs::read(expected).unwrap());
+        assert!(image == expected, "{} differs from {}", made.id, made.source);
+    }
+    rig.nothing_is_left().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_under_another_key_of_the_same_place_needs_no_moving() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 8).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let key = sim.world.create_key(ACCOUNT, REGION, None);
+    let point =
+        snapped(&rig, &instance, Vault { kms_key_id: Some(key.clone()), ..vault(VaultTo::Tenant, None) })
+            .await;
+    let outsider = rig.outsider().await.unwrap();
+    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
+        if !state.encrypted {
+            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
+        }
+    }
+    rig.client.reconcile(rig.tenant).await.unwrap();
+    let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
+    assert!(says(&job, "no blocks are moved"), "{job:#?}");
+    assert_eq!(rig.calls("ebs", "GetSnapshotBlock") + rig.calls("ebs", "PutSnapshotBlock"), 0);
+    instance.check(&sim, &job, &content).unwrap();
+    assert!(says(&job, "was not encrypted"), "{job:#?}");
+    for made in job.tasks.iter().flat_map(|task| &task.made) {
+        assert_eq!(rig.key_of_volume(&made.id).await.unwrap().as_ref(), Some(&key));
+    }
+    rig.nothing_is_left().unwrap();
+
+    // What had a key gets that one again, also as the volumes of a new instance.
+    let first = sim.world.create_key(ACCOUNT, REGION, None);
+    let sealed = TestInstance::place_as(&sim, RESTORABLE, 8, OsFamily::Linux, Some(&first)).unwrap();
+    let content = sealed.content(&sim).unwrap();
+    let wanted = Vault { kms_key_id: Some(key.clone()), ..vault(VaultTo::Tenant, None) };
+    let point = snapped(&rig, &sealed, wanted).await;
+    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
+        if state.kms_key_id.as_ref() == Some(&first) {
+            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
+        }
+    }
+    rig.client.reconcile(rig.tenant).await.unwrap();
+    for target in [VOLUMES, RestoreTarget::Instance(Box::default())] {
+        let job = restored(&rig, point, target, TransportWish::Automatic).await;
+        sealed.check(&sim, &job, &content).unwrap();
+        for made in job.tasks.iter().flat_map(|task| &task.made).filter(|made| made.kind == "volume") {
+            assert_eq!(rig.key_of_volume(&made.id).await.unwrap().as_ref(), Some(&first));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_that_nobody_has_noticed_is_noted_by_the_restore_which_then_reads_a_copy() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 8).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let vaulted = snapped(&rig, &instance, vault(VaultTo::Tenant, Some(ELSEWHERE))).await;
+    let copied = snapped(&rig, &instance, vault(VaultTo::ServiceShare, None)).await;
+    rig.succeed(rig.copy(copied).await.unwrap()).await.unwrap();
+    let outsider = rig.outsider().await.unwrap();
+    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
+        ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
+    }
+    for point in [vaulted, copied] {
+        let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
+        assert_eq!(job.tasks[0].attempts, 2, "the first did not find the snapshots");
+        let error = job.tasks[0].history[0].error.as_ref().unwrap();
+        assert!(error.message.contains("the next attempt reads another copy"), "{}", error.message);
+        instance.check(&sim, &job, &content).unwrap();
+    }
+    // Where there is no other copy, it ends with that.
+    let elsewhere = rig.owner(ACCOUNT, ELSEWHERE).await.unwrap();
+    for state in rig.snapshots_of(ACCOUNT, ELSEWHERE).await.unwrap() {
+        ec2::delete_snapshot(&elsewhere, &state.snapshot).await.unwrap();
+    }
+    let (from, by) = (RestoreFrom::Automatic, TransportWish::Automatic);
+    let id = rig.restore_with(vaulted, from, VOLUMES, by, None).await.unwrap();
+    let (_, task) = rig.fail(id).await.unwrap();
+    let message = task.error.unwrap().message;
+    assert!(message.contains("no vault has copies of them"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_copies() {
+    let mut rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 150).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = snapped(&rig, &instance, vault(VaultTo::ServiceCopy, Some(ELSEWHERE))).await;
+    lose_snapshots(&rig).await;
+    let before = all_snapshots(&rig);
+    let begun = async |rig: &Rig, n_before: u64| {
+        rig.hold_reads(60);
+        let (from, by) = (RestoreFrom::Automatic, TransportWish::EbsDirect);
+        let id = rig.restore_with(point, from, VOLUMES, by, None).await.unwrap();
+        rig.wait(id, "blocks are written", |job| {
+            let is_running = job.tasks.iter().all(|task| task.state == TaskState::Running);
+            is_running && rig.calls("ebs", "PutSnapshotBlock") > n_before
+        })
+        .await
+        .unwrap();
+        id
+    };
+    let id = begun(&rig, 0).await;
+    rig.agents[0].kill9().unwrap();
+    rig.restart_killed_agent().unwrap();
+    rig.let_go();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
+    instance.check(&sim, &job, &content).unwrap();
+    assert_eq!(all_snapshots(&rig), before);
+
+    let n_before = rig.calls("ebs", "PutSnapshotBlock");
+    let id = begun(&rig, n_before).await;
+    rig.client.cancel_job(id).await.unwrap();
+    rig.wait(id, "it is cancelled", |job| job.summary.state == JobState::Cancelled).await.unwrap();
+    rig.let_go();
+    eventually(Duration::from_secs(30), "only the copies and the volumes before are left", || async {
+        all_snapshots(&rig) == before && rig.count("volumes") == 2 + 2
+    })
+    .await
+    .unwrap();
+}
