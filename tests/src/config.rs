@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use awssim::Running;
 
-use crate::rig::{REGION, RigOptions};
+use crate::rig::{REGION, RigOptions, SERVICE};
 
 /// Tokens of the API, by what they may do.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +97,12 @@ url = {{ env = "TEST_AMQP_URL" }}
 }
 
 /// `media-agent.toml`.
-pub(crate) fn media_agent(dir: &Path, ports: Ports, options: &RigOptions) -> Result<PathBuf> {
+pub(crate) fn media_agent(
+    dir: &Path,
+    ports: Ports,
+    options: &RigOptions,
+    bucket: Option<&Bucket>,
+) -> Result<PathBuf> {
     let mut text = format!(
         r#"
 name = "media"
@@ -113,7 +119,47 @@ dir = "{dir}/library"
     if options.library_mib.is_some() {
         text.push_str(&format!("reserve_bytes = {}\npack_bytes = 4194304\n", u64::from(RESERVE_MIB) << 20));
     }
+    if let Some(bucket) = bucket {
+        text.push_str(&bucket.lines);
+    }
     write(&dir.join("media-agent.toml"), &text)
+}
+
+/// A bucket for the library.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    /// The lines of the configuration that name it.
+    lines: String,
+}
+
+impl Bucket {
+    /// Makes it in the service account, with a user who may do everything.
+    pub(crate) fn make(sim: &Running, dir: &Path) -> Result<Self> {
+        let world = &sim.context().world;
+        world.create_bucket(SERVICE, REGION, "library")?;
+        let key = world.create_user(SERVICE, "library", Vec::new());
+        let secret = |name: &str, text: &str| -> Result<String> {
+            std::fs::write(dir.join(name), text)?;
+            Ok(dir.join(name).display().to_string())
+        };
+        let lines = format!(
+            r#"
+pack_bytes = 33554432
+
+[library.backend.s3]
+bucket = "library"
+prefix = "here"
+endpoint = "{endpoint}"
+region = "{REGION}"
+access_key_id = {{ file = "{id}" }}
+secret_access_key = {{ file = "{secret}" }}
+"#,
+            endpoint = sim.endpoint(),
+            id = secret("library.key", &key.access_key_id)?,
+            secret = secret("library.secret", &key.secret_access_key)?,
+        );
+        Ok(Self { lines })
+    }
 }
 
 /// `<name>.toml` of an agent.

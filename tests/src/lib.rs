@@ -1,6 +1,7 @@
 //! The whole system as users run it: scheduler, two agents and a MediaAgent as processes of their own, a real
 //! RabbitMQ between them, a simulated AWS before them. The tests are in `tests/`; here is the rig they stand on.
 
+mod command;
 mod config;
 mod disk;
 mod faults;
@@ -14,6 +15,7 @@ mod rig;
 mod tickets;
 mod transports;
 
+pub use command::{Answer, CommandLine};
 pub use config::{TOKENS, Tokens};
 pub use disk::Disk;
 pub use faults::set_role;

@@ -43,6 +43,8 @@ pub struct RigOptions {
     pub read_as: ReadAs,
     /// Size of the disk that the library lies on; the machine's own when absent. Needs root.
     pub library_mib: Option<u32>,
+    /// Whether the library lies in a bucket of the service account.
+    pub library_in_bucket: bool,
     /// Whether the API asks for one of the [`crate::TOKENS`].
     pub with_tokens: bool,
     /// Whether the agents are instances that volumes are attached to, and have a bucket to import from. Needs root.
@@ -63,6 +65,7 @@ impl Default for RigOptions {
             slots: 1,
             read_as: ReadAs::Tenant,
             library_mib: None,
+            library_in_bucket: false,
             with_tokens: false,
             with_service_resources: false,
             machine: Machine::default(),
@@ -127,11 +130,12 @@ impl Rig {
         let library = dir.join("library");
         std::fs::create_dir_all(&library)?;
         let disk = options.library_mib.map(|mib| Disk::mount(&library, mib)).transpose()?;
+        let bucket = options.library_in_bucket.then(|| config::Bucket::make(&sim, &dir)).transpose()?;
         let media_agent = spawn(
             &dir,
             "snapferry-media-agent",
             "media-agent",
-            &config::media_agent(&dir, ports, &options)?,
+            &config::media_agent(&dir, ports, &options, bucket.as_ref())?,
             &amqp_url,
         )?;
         let operator = options.with_tokens.then(|| TOKENS.operator.into());

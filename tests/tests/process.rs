@@ -2,8 +2,10 @@
 //! that its fault really took effect.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use snapferry_api::job::{Job, JobState};
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
 use snapferry_types::TaskState;
 
@@ -60,6 +62,80 @@ async fn an_agent_killed_in_mid_transfer_is_followed_by_another_that_goes_on() {
     // The second attempt found the first one's snapshots by their tag instead of making more.
     assert_eq!(sim.faults.counters().calls_of("ec2", "CreateSnapshots"), 1);
     assert_eq!(rig.count("snapshots"), 2);
+}
+
+/// A page of blocks in the library.
+const PAGE_BLOCKS: u64 = 1_024;
+
+/// How the first agent comes off a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interruption {
+    Kill,
+    Suspend,
+}
+
+/// A backup of two volumes whose first pages are stored when it is interrupted in their second ones; another agent ends it.
+async fn goes_on_from_what_is_stored(interruption: Interruption) {
+    let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 20).unwrap();
+    // Zeroes have to be read, too, and are quickly stored.
+    let zeroes = vec![0_u8; 8 << 20];
+    for volume in &instance.volumes {
+        for at in (32..800).step_by(8) {
+            sim.store.write_volume(volume, at << 20, &zeroes).unwrap();
+        }
+    }
+    let content = instance.content(&sim).unwrap();
+    let n_written = 2 * (40 + 1_536 + 3);
+    let n_held = n_written - 300;
+    rig.hold_reads(n_held);
+    let id = rig.back_up(&instance.id).await.unwrap();
+    rig.wait(id, "most is read", |job| {
+        let is_running = job.tasks.iter().all(|task| task.state == TaskState::Running);
+        is_running && rig.calls("ebs", "GetSnapshotBlock") > n_held
+    })
+    .await
+    .unwrap();
+    match interruption {
+        Interruption::Kill => {
+            // What was sent is made to last every ten seconds.
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            rig.agents[0].kill9().unwrap();
+            rig.add_agent().unwrap();
+        }
+        Interruption::Suspend => {
+            rig.client.suspend_job(id).await.unwrap();
+            let is_suspended = |job: &Job| job.summary.state == JobState::Suspended;
+            rig.wait(id, "it is suspended", is_suspended).await.unwrap();
+            rig.agents[0].kill9().unwrap();
+            rig.add_agent().unwrap();
+            rig.client.resume_job(id).await.unwrap();
+        }
+    }
+    rig.let_go();
+    let job = rig.succeed(id).await.unwrap();
+    let task = &job.tasks[0];
+    let nodes: BTreeSet<_> = task.history.iter().map(|attempt| attempt.access_node).collect();
+    assert_eq!((task.history.len(), nodes.len()), (2, 2), "two attempts on two nodes: {task:#?}");
+    let n_read = task.progress.bytes_read / (512 << 10);
+    assert!(
+        n_read > 0 && n_read <= n_written - PAGE_BLOCKS,
+        "{n_read} of {n_written} blocks were read again"
+    );
+    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
+    rig.left(2, 4).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_backup_goes_on_from_its_stored_pages_on_another_agent() {
+    goes_on_from_what_is_stored(Interruption::Kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_backup_goes_on_from_its_stored_pages_on_another_agent() {
+    goes_on_from_what_is_stored(Interruption::Suspend).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

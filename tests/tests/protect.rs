@@ -205,6 +205,32 @@ async fn an_agent_killed_in_mid_copy_is_followed_by_another_that_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_a_vault_is_filled_is_followed_by_another_that_makes_nothing_twice() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let instance = TestInstance::place(rig.sim.context(), "one", 20).unwrap();
+    for (to, region) in [(VaultTo::ServiceCopy, None), (VaultTo::Tenant, Some(ELSEWHERE))] {
+        let (before, of_service_before) = (rig.count("snapshots"), of_service(&rig));
+        let faults = &rig.sim.context().faults;
+        faults.set_behaviour(Behaviour { copy_millis: 8_000, ..Behaviour::default() });
+        let id = rig.snap(&instance.id, Some(vault(to, region))).await.unwrap();
+        let n_made = |rig: &Rig| rig.count("snapshots") - before + of_service(rig) - of_service_before;
+        eventually(BOUND, "snapshots and copies are there", || async { n_made(&rig) == 4 }).await.unwrap();
+        let now = rig.client.job(id).await.unwrap();
+        assert_eq!(now.tasks[0].state, TaskState::Running, "it ended before the kill");
+        let last = rig.agents.len() - 1;
+        rig.agents[last].kill9().unwrap();
+        rig.add_agent().unwrap();
+        let job = rig.succeed(id).await.unwrap();
+        assert_eq!(job.tasks[0].attempts, 2);
+        assert_eq!(n_made(&rig), 4, "something was made twice, or is gone");
+        rig.shared_with(0).await.unwrap();
+        let point = Rig::recovery_point(&job).unwrap();
+        rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
+        assert_eq!((rig.count("snapshots"), of_service(&rig)), (before, of_service_before));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_cancelled_leaves_nothing() {
     let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..one_agent() }).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 60).unwrap();

@@ -387,6 +387,30 @@ async fn a_restore_killed_while_its_staging_goes_has_succeeded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_restore_that_is_killed_at_any_step_makes_one_instance() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 3).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = backed_up(&rig, &instance).await;
+    for (n, step) in
+        ["RegisterImage", "RunInstances", "CreateTags", "DeregisterImage"].into_iter().enumerate()
+    {
+        rig.hurt(Rule::new(Effect::Hang { seconds: Some(6.0) }).on("ec2", step).times(1));
+        let id = rig.restore_to(point, RestoreTarget::Instance(Box::default())).await.unwrap();
+        eventually(BOUND, "the step hangs", || async { rig.fired() == 1 }).await.unwrap();
+        let last = rig.agents.len() - 1;
+        rig.agents[last].kill9().unwrap();
+        rig.add_agent().unwrap();
+        let job = rig.succeed(id).await.unwrap_or_else(|error| panic!("{step}: {error:#}"));
+        assert_eq!(job.tasks[0].attempts, 2, "{step}: the first attempt was not interrupted");
+        instance.check(&sim, &job, &content).unwrap();
+        rig.left(2, 2 * (n + 2)).await.unwrap_or_else(|error| panic!("{step}: {error:#}"));
+        assert_eq!(rig.count("instances"), n + 2, "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_instance_restore_leaves_nothing() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use awssim::faults::Latency;
-use awssim::world::AtRest;
+use awssim::world::{AtRest, Marks};
 use snapferry_api::job::{Job, JobState};
 use snapferry_tests::{ACCOUNT, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
 use snapferry_types::{RecoveryPointId, TransportWish};
@@ -177,4 +177,27 @@ async fn an_agent_killed_in_the_middle_of_a_hot_add_leaves_nothing_when_another_
     let job =
         rig.succeed(rig.restore_by(point, TransportWish::EbsDirect, None).await.unwrap()).await.unwrap();
     instance.check(&sim, &job, &content).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_a_marketplace_code_is_read_directly_and_not_by_hot_add() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 8).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let code = "25m7kc8qgpkuaqn6g0clzvcvx";
+    let marks = Marks { product_codes: vec![code.to_owned()], ..Marks::default() };
+    sim.world.mark(instance.id.as_str(), marks).unwrap();
+    let (_, task) =
+        rig.fail(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    let error = task.error.unwrap();
+    assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+    assert!(error.message.contains(code) && error.message.contains("EBS direct"), "{}", error.message);
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0, "it is refused before anything is made");
+    for transport in [TransportWish::EbsDirect, TransportWish::Automatic] {
+        let job = rig.succeed(rig.back_up_by(&instance.id, transport).await.unwrap()).await.unwrap();
+        assert!(says(&job, "blocks are moved by ebs_direct"), "{job:#?}");
+        let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
+        instance.check(&sim, &restored, &content).unwrap();
+    }
 }

@@ -29,3 +29,19 @@ pub struct QueueSection {
     #[serde(default)]
     pub client: RabbitConfig,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_samples_can_be_read() {
+        for name in ["sample/agent-1.toml", "sample/agent-2.toml", "compose/agent.toml"] {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
+            snapferry_service::config::load_from::<AgentFile>(Some(&file), "SNAPFERRY_AGENT_", Vec::new())
+                .unwrap();
+        }
+    }
+}

@@ -221,9 +221,50 @@ pub struct Job {
     /// The figures of the list.
     #[serde(flatten)]
     pub summary: JobSummary,
+    /// What went wrong in one sentence: what failed for good or is tried again, by the cause, with what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// One for each instance.
     pub tasks: Vec<Task>,
 }
+
+impl Job {
+    /// [`Self::error`] of these tasks: those with the same cause are told together, the most of them first.
+    #[must_use]
+    pub fn error_of(tasks: &[Task]) -> Option<String> {
+        let mut causes: Vec<(&str, Vec<String>)> = Vec::new();
+        for task in tasks.iter().filter(|task| task.state != TaskState::Succeeded) {
+            let Some(error) = &task.error else { continue };
+            let of = task.instance.as_ref().map_or_else(|| task.id.to_string(), ToString::to_string);
+            match causes.iter_mut().find(|(cause, _)| *cause == error.message) {
+                Some((_, all)) => all.push(of),
+                None => causes.push((&error.message, vec![of])),
+            }
+        }
+        causes.sort_by_key(|(_, all)| std::cmp::Reverse(all.len()));
+        let n_told: usize = causes.iter().take(MAX_CAUSES).map(|(_, all)| all.len()).sum();
+        let n_all: usize = causes.iter().map(|(_, all)| all.len()).sum();
+        let told = causes.iter().take(MAX_CAUSES).map(|(cause, all)| {
+            let shown = all.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+            let more = all.len().saturating_sub(MAX_NAMES);
+            if more == 0 { format!("{shown}: {cause}") } else { format!("{shown} and {more} more: {cause}") }
+        });
+        let mut sentence = told.collect::<Vec<_>>().join("; ");
+        if n_all > n_told {
+            sentence.push_str(&format!("; {} more tasks failed otherwise", n_all - n_told));
+        }
+        match (n_all, tasks.len()) {
+            (0, _) => None,
+            (_, 1) => Some(sentence),
+            (_, n_tasks) => Some(format!("{n_all} of {n_tasks} tasks failed: {sentence}")),
+        }
+    }
+}
+
+/// Causes that the sentence about a job names.
+const MAX_CAUSES: usize = 3;
+/// Instances that it names for each.
+const MAX_NAMES: usize = 5;
 
 /// One operation on one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -425,4 +466,41 @@ pub struct JobQuery {
     /// 1 to 1,000; 100 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(instance: &str, state: &str, error: Option<&str>) -> Task {
+        let error = error.map(|message| serde_json::json!({ "class": "x", "message": message }));
+        let task = serde_json::json!({
+            "id": TaskId::generate(), "kind": "streaming_backup", "instance": instance, "state": state, "attempts": 1,
+            "priority": "normal", "error": error,
+            "progress": {
+                "phase": "", "blocks_total": 0, "blocks_done": 0, "bytes_read": 0, "bytes_sent": 0, "bytes_stored": 0,
+                "blocks_deduplicated": 0, "blocks_zero": 0, "aws_calls": 0, "throttled": 0,
+            },
+        });
+        serde_json::from_value(task).unwrap()
+    }
+
+    #[test]
+    fn the_error_of_a_job_tells_each_cause_once_with_what_it_hit() {
+        let none =
+            [task("i-0a", "succeeded", Some("an attempt failed before")), task("i-0b", "running", None)];
+        assert_eq!(Job::error_of(&none), None);
+        let mut tasks =
+            vec![task("i-0f", "failed", Some("key k is disabled")), task("i-00", "succeeded", None)];
+        tasks.extend(
+            (1..=7).map(|n| task(&format!("i-0{n}"), "failed", Some("role r may not ec2:CreateSnapshots"))),
+        );
+        assert_eq!(
+            Job::error_of(&tasks).unwrap(),
+            "8 of 9 tasks failed: i-01, i-02, i-03, i-04, i-05 and 2 more: role r may not ec2:CreateSnapshots; i-0f: key k is \
+             disabled"
+        );
+        let many: Vec<Task> = (1..=5).map(|n| task("i-0a", "failed", Some(&format!("cause {n}")))).collect();
+        assert!(Job::error_of(&many).unwrap().ends_with("cause 3; 2 more tasks failed otherwise"));
+    }
 }

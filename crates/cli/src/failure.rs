@@ -4,12 +4,13 @@ use snapferry_api::{ClientError, ProblemCode};
 use snapferry_service::{ConfigError, Exit};
 use thiserror::Error;
 
-/// A watched job that did not succeed; its tasks' errors have been printed.
+/// A watched job that did not succeed.
 #[derive(Debug, Error)]
-#[error("job {id} {state}")]
+#[error("job {id} {state}{}", why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
 pub(crate) struct JobFailed {
     pub(crate) id: snapferry_types::JobId,
     pub(crate) state: &'static str,
+    pub(crate) why: Option<String>,
 }
 
 /// Prints the error with its causes and answers the exit code.

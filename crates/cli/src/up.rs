@@ -100,3 +100,15 @@ fn folders(scheduler: &SchedulerConfig, media_agent: &MediaAgentConfig, agent: &
     let folders = [Some(media_agent.library.dir.clone()), Some(agent.data_dir.clone()), key];
     folders.into_iter().flatten().filter(|folder| !folder.as_os_str().is_empty()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_can_be_read() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/sample/up.toml");
+        let read: UpConfig = config::load_from(Some(file.as_ref()), "SNAPFERRY_UP_", Vec::new()).unwrap();
+        read.scheduler.check().unwrap();
+    }
+}

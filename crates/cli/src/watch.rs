@@ -24,7 +24,7 @@ pub(crate) async fn to_the_end(client: &Client, id: JobId, format: Format) -> Re
     show_job(format, &job)?;
     match job.summary.state {
         JobState::Succeeded => Ok(()),
-        state => bail!(JobFailed { id, state: state.as_str() }),
+        state => bail!(JobFailed { id, state: state.as_str(), why: job.error }),
     }
 }
 

@@ -141,6 +141,16 @@ mod tests {
     const SMALL: &str = "name = 'm'\nlisten = '127.0.0.1:0'\n";
 
     #[test]
+    fn the_samples_can_be_read() {
+        for text in [
+            include_str!("../../../deploy/sample/media-agent.toml"),
+            include_str!("../../../deploy/compose/media-agent.toml"),
+        ] {
+            parse(text).unwrap();
+        }
+    }
+
+    #[test]
     fn a_small_file_has_defaults_and_a_bucket_is_read() {
         let small = parse(&format!("{SMALL}[library]\ndir = '/x'")).unwrap();
         assert!(matches!(small.library.backend, BackendConfig::Disk));

@@ -28,7 +28,7 @@ pub use broker::{Broker, BrokerOptions};
 pub use child::Child;
 pub use port::free_port;
 pub use postgres::Postgres;
-pub use process::Process;
+pub use process::{Process, workspace_binary};
 pub use proxy::{Direction, TcpProxy};
 pub use tool::{Tool, require};
 pub use wait::eventually;

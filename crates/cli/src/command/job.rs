@@ -55,6 +55,7 @@ pub(crate) fn show(format: Format, job: &Shown) -> Result<()> {
             ("state", summary.state.as_str().to_owned()),
             ("created", output::time(summary.created_at)),
             ("finished", summary.finished_at.map(output::time).unwrap_or_default()),
+            ("error", job.error.clone().unwrap_or_default()),
         ],
     )?;
     for task in &job.tasks {

@@ -79,6 +79,7 @@ impl View {
                 }
             }
         }
+        job.error = Job::error_of(&job.tasks);
         job
     }
 

@@ -107,7 +107,7 @@ impl Store {
         let states = rows.iter().map(|row| (row.state, row.finished_ms)).collect::<Vec<_>>();
         let mut notes = note::of_job(&mut conn, id).await?;
         let mut attempts = history::of_job(&mut conn, id).await?;
-        let tasks = rows
+        let tasks: Vec<_> = rows
             .into_iter()
             .map(|row| {
                 let notes = notes.remove(&row.id).unwrap_or_default();
@@ -115,7 +115,7 @@ impl Store {
                 view(row, notes, history)
             })
             .collect();
-        Ok(Job { summary: summary(&row, &states)?, tasks })
+        Ok(Job { summary: summary(&row, &states)?, error: Job::error_of(&tasks), tasks })
     }
 
     /// A page of jobs, newest first.

@@ -1,0 +1,212 @@
+//! The command line as an operator uses it: the four operations on separate processes and in one, what is printed, and
+//! the exit codes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use awssim::{Config, Server};
+use serde_json::Value;
+use snapferry_api::Client;
+use snapferry_testkit::{Process, eventually, free_port};
+use snapferry_tests::{
+    ACCOUNT, CommandLine, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE, TOKENS, TestInstance, set_role,
+};
+use snapferry_types::{JobId, RecoveryPointId};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The newest recovery point of a kind.
+async fn newest(shell: &CommandLine, kind: &str) -> String {
+    let points = shell.json(&["recovery-point", "list"]).await.unwrap();
+    let of_kind = points.as_array().unwrap().iter().find(|point| point["kind"] == kind);
+    of_kind.unwrap_or_else(|| panic!("no {kind} in {points:#}"))["id"].as_str().unwrap().to_owned()
+}
+
+/// The newest job.
+async fn newest_job(shell: &CommandLine) -> JobId {
+    let jobs = shell.json(&["job", "list"]).await.unwrap();
+    jobs[0]["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_does_the_four_operations_and_sees_what_they_did() {
+    let rig = Rig::start(RigOptions { with_tokens: true, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "web", 8).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let shell = CommandLine { server: rig.api_url(), token: Some(TOKENS.operator.to_owned()) };
+    let (tenant, id) = (rig.tenant.to_string(), instance.id.to_string());
+
+    let hypervisors = shell.json(&["hypervisor", "list"]).await.unwrap();
+    assert!(
+        hypervisors.as_array().unwrap().iter().any(|one| one["id"] == tenant.as_str()),
+        "{hypervisors:#}"
+    );
+    let listed = shell.succeed(&["instance", "list", &tenant]).await.unwrap();
+    assert!(listed.contains(&id) && listed.contains("web"), "{listed}");
+
+    shell.succeed(&["backup", &tenant, &id, "--watch"]).await.unwrap();
+    shell.succeed(&["intelli-snap", &tenant, &id, "--keep-days", "7", "--watch"]).await.unwrap();
+    shell.succeed(&["backup-copy", &tenant, "--all", "--watch"]).await.unwrap();
+    for (kind, from) in [("streamed", "media-agent"), ("snapshot", "snapshot"), ("copy", "media-agent")] {
+        let point = newest(&shell, kind).await;
+        let shown = shell.succeed(&["recovery-point", "show", &point]).await.unwrap();
+        assert!(shown.contains(&id), "{shown}");
+        shell.succeed(&["restore", "volumes", &point, "--from", from, "--watch"]).await.unwrap();
+        let job = rig_job(&rig, newest_job(&shell).await).await;
+        instance.check(&sim, &job, &content).unwrap();
+    }
+    let point = newest(&shell, "copy").await;
+    shell.succeed(&["restore", "instance", &point, "--name", "restored", "--watch"]).await.unwrap();
+    let listed = shell.succeed(&["instance", "list", &tenant]).await.unwrap();
+    assert!(listed.contains("restored"), "{listed}");
+
+    // What there is and what would go.
+    let job = newest_job(&shell).await.to_string();
+    let shown = shell.succeed(&["job", "show", &job]).await.unwrap();
+    assert!(shown.contains("succeeded"), "{shown}");
+    assert_eq!(shell.json(&["job", "list", "--open"]).await.unwrap(), Value::Array(Vec::new()));
+    let ledger = shell.json(&["ledger", "list"]).await.unwrap();
+    assert!(ledger.as_array().unwrap().iter().any(|line| line["kind"] == "snapshot"), "{ledger:#}");
+    shell.succeed(&["ledger", "reap", "--dry-run"]).await.unwrap();
+    assert_eq!(shell.json(&["access-node", "list"]).await.unwrap().as_array().unwrap().len(), 2);
+    let media_agent =
+        shell.json(&["media-agent", "list"]).await.unwrap()[0]["id"].as_str().unwrap().to_owned();
+    shell.succeed(&["media-agent", "scrub", &media_agent]).await.unwrap();
+    shell.succeed(&["media-agent", "collect-garbage", &media_agent]).await.unwrap();
+    shell.succeed(&["recovery-point", "reconcile", &tenant]).await.unwrap();
+    shell.succeed(&["recovery-point", "delete", &point, "--watch"]).await.unwrap();
+}
+
+async fn rig_job(rig: &Rig, id: JobId) -> snapferry_api::job::Job {
+    let operator = Client::new(&rig.api_url(), Some(TOKENS.operator.into())).unwrap();
+    operator.job(id).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_say_what_went_wrong_and_messages_name_it() {
+    let rig =
+        Rig::start(RigOptions { with_tokens: true, n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let with =
+        |token: Option<&str>| CommandLine { server: rig.api_url(), token: token.map(ToOwned::to_owned) };
+    let operator = with(Some(TOKENS.operator));
+    let tenant = rig.tenant.to_string();
+    let unknown = RecoveryPointId::generate().to_string();
+    let nowhere = format!("http://127.0.0.1:{}", free_port().unwrap());
+    let elsewhere = CommandLine { server: nowhere.clone(), token: None };
+    let cases: [(&CommandLine, &[&str], i32, &str); 8] = [
+        (&operator, &["backup", &tenant], 2, "INSTANCES"),
+        (&operator, &["restore", "volumes", "no-id"], 2, "no-id"),
+        (&operator, &["recovery-point", "show", &unknown], 3, &unknown),
+        (&operator, &["restore", "volumes", &unknown], 3, &unknown),
+        (&elsewhere, &["job", "list"], 4, &nowhere),
+        (&with(None), &["job", "list"], 5, "token"),
+        (&with(Some(TOKENS.viewer)), &["ledger", "reap"], 5, "viewer"),
+        (&operator, &["backup", &tenant, "i-0123456789abcdef0", "--watch"], 6, "i-0123456789abcdef0"),
+    ];
+    for (shell, arguments, code, says) in cases {
+        let answer = shell.run(arguments).await.unwrap();
+        assert_eq!(answer.code, code, "{arguments:?}: {answer:#?}");
+        assert!(answer.stderr.contains(says), "{arguments:?}: {answer:#?}");
+        assert_eq!(answer.stdout.is_empty(), code != 6, "only a watched job leaves data: {answer:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_backs_up_and_restores_without_a_broker_and_keeps_its_state() {
+    let folder = tempfile::Builder::new().prefix("snapferry-test-").tempdir().unwrap();
+    let dir = folder.path();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let sim = Server::start(Config { listen, data_dir: dir.join("aws") }).await.unwrap();
+    let key = sim.context().world.create_user(SERVICE, "snapferry", Vec::new());
+    sim.context().world.create_account(ACCOUNT);
+    let role = set_role(&sim, EXTERNAL_ID, Vec::new());
+    let secret = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text).unwrap();
+        dir.join(name).display().to_string()
+    };
+    let (http, media) = (free_port().unwrap(), free_port().unwrap());
+    let up = format!(
+        "[scheduler]\ndeployment = 'one'\ndatabase = 'sqlite:{dir}/scheduler.db'\n\
+         master_key_file = '{dir}/master.key'\nhttp = {{ listen = '127.0.0.1:{http}' }}\n\
+         lease = {{ listen = '127.0.0.1:0' }}\n\
+         [media_agent]\nname = 'media'\nlisten = '127.0.0.1:{media}'\nlibrary = {{ dir = '{dir}/library' }}\n\
+         [agent]\nname = 'agent'\ndata_dir = '{dir}/agent'\nregion = '{REGION}'\nimage_dir = '{dir}/images'\n",
+        dir = dir.display(),
+    );
+    let config = secret("up.toml", &up);
+    let start =
+        || Process::spawn("snapferry", &["up", "--config", &config], &[], &dir.join("up.log")).unwrap();
+    let mut process = start();
+    let shell = CommandLine { server: format!("http://127.0.0.1:{http}"), token: None };
+    let is_up = || async { shell.succeed(&["media-agent", "list"]).await.is_ok() };
+    eventually(BOUND, "it is up", is_up)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {}", process.log().unwrap()));
+
+    let endpoint = sim.endpoint();
+    let admin = shell
+        .json(&[
+            "hypervisor",
+            "add-admin",
+            "provider",
+            "--account",
+            SERVICE,
+            "--region",
+            REGION,
+            "--endpoint-url",
+            &endpoint,
+            "--access-key-id",
+            &key.access_key_id,
+            "--secret-file",
+            &secret("service.secret", &key.secret_access_key),
+        ])
+        .await
+        .unwrap();
+    let tenant = shell
+        .json(&[
+            "hypervisor",
+            "add-tenant",
+            "customer",
+            "--account",
+            ACCOUNT,
+            "--region",
+            REGION,
+            "--endpoint-url",
+            &endpoint,
+            "--role-arn",
+            &role,
+            "--external-id-file",
+            &secret("external-id", EXTERNAL_ID),
+            "--use-admin-account-resources",
+            admin["id"].as_str().unwrap(),
+        ])
+        .await
+        .unwrap();
+    let tenant = tenant["id"].as_str().unwrap();
+    let instance = TestInstance::place(sim.context(), "one", 8).unwrap();
+    let content = instance.content(sim.context()).unwrap();
+    let id = instance.id.to_string();
+    shell.succeed(&["backup", tenant, &id, "--watch"]).await.unwrap();
+    shell.succeed(&["intelli-snap", tenant, &id, "--watch"]).await.unwrap();
+
+    // What was made outlives the process.
+    process.terminate().unwrap();
+    assert!(process.wait(BOUND).await.unwrap().success(), "{}", process.log().unwrap());
+    let process = start();
+    eventually(BOUND, "it is up again", is_up)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {}", process.log().unwrap()));
+    shell.succeed(&["backup-copy", tenant, "--all", "--watch"]).await.unwrap();
+    for kind in ["streamed", "copy", "snapshot"] {
+        let point = newest(&shell, kind).await;
+        shell.succeed(&["restore", "volumes", &point, "--watch"]).await.unwrap();
+        let client = Client::new(&shell.server, None).unwrap();
+        let job = client.job(newest_job(&shell).await).await.unwrap();
+        instance.check(sim.context(), &job, &content).unwrap();
+    }
+    let point = newest(&shell, "streamed").await;
+    let images = ["restore", "disk-image", &point, "--folder", "monday", "--format", "qcow2", "--watch"];
+    shell.succeed(&images).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.join("images/monday")).unwrap().count(), 2);
+}
