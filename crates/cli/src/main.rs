@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let default_filter = match args.command {
         Command::Up(_) => "info",
+        // The demo's database waits for a busy disk, which is not worth a line.
+        Command::Demo(_) => "warn,sqlx::query=error",
         _ => "warn",
     };
     telemetry::init(LogFormat::Text, default_filter);

@@ -57,6 +57,10 @@ pub(super) async fn run(bench: &Bench) -> Result<()> {
         let attempts = job.tasks.first().context("a task")?.attempts;
         ensure!(attempts == 1 + u32::from(kill_at.is_some()), "{attempts} attempts");
         instance.check(&sim, &job, &content)?;
+        // Each is as large as the first: all of them would not fit on a usual disk.
+        for made in job.tasks.iter().flat_map(|task| &task.made).filter(|made| made.kind == "volume") {
+            sim.store.delete_volume(&made.id)?;
+        }
         let counters = sim.faults.counters();
         let (calls, throttled) = (counters.calls_of("ebs", PUT), counters.throttled_of("ebs", PUT));
         let share = 100.0 * throttled as f64 / calls.max(1) as f64;

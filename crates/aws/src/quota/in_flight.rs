@@ -161,7 +161,7 @@ impl State {
             self.step = Step::Follow;
             return;
         }
-        let (limit, best) = self.before;
+        let ((limit, best), limit_now) = (self.before, self.limit);
         match self.step {
             Step::Hold { until } if now < until && rate >= best * CHANGED => {}
             Step::Follow if best == 0.0 && !self.are_alike(rate) => {
@@ -169,15 +169,17 @@ impl State {
                 self.shrink(Step::ShrinkFirst, now);
             }
             Step::Follow | Step::Hold { .. } => self.grow(rate, pace),
-            Step::Grow if rate > best * WORTH => self.grow(rate, pace),
+            // Near the pace there is less to be had than that.
+            Step::Grow if rate > best * WORTH.min(f64::midpoint(1.0, pace / best)) => self.grow(rate, pace),
             Step::Grow => {
                 self.limit = limit;
                 self.before = (limit, best.max(rate));
                 self.shrink(Step::Shrink, now);
             }
-            Step::Shrink | Step::ShrinkFirst if rate >= best * FREE => {
-                self.before = (self.limit, best);
-                self.shrink(Step::Shrink, now);
+            step @ (Step::Shrink | Step::ShrinkFirst) if rate >= best * FREE => {
+                // Less may even be faster: what comes after it has to be as good, not as good as the first was.
+                self.before = (limit_now, best.max(rate));
+                self.shrink(step, now);
             }
             Step::ShrinkFirst => {
                 self.limit = limit;
@@ -227,13 +229,25 @@ mod tests {
 
     /// Calls that take `latency_s` elsewhere and then one after another `work_s` here; answers of `seconds`.
     async fn run(in_flight: &InFlight, pace: f64, latency_s: f64, work_s: f64, seconds: f64) -> f64 {
+        run_while(in_flight, pace, |_sent_s| latency_s, work_s, seconds).await
+    }
+
+    /// As [`run`], with a latency for the moment at which a call is sent.
+    async fn run_while(
+        in_flight: &InFlight,
+        pace: f64,
+        latency_s: impl Fn(f64) -> f64,
+        work_s: f64,
+        seconds: f64,
+    ) -> f64 {
         let start = Instant::now();
         let (mut ready, mut free_at, mut slot, mut answers) = (VecDeque::new(), 0.0_f64, 0.0_f64, 0.0);
         let mut now = 0.0_f64;
         while now < seconds {
             while (ready.len() as f64) < in_flight.limit() {
                 slot = slot.max(now) + 1.0 / pace;
-                ready.push_back((slot, slot.max(now) + latency_s));
+                let sent = slot.max(now);
+                ready.push_back((slot, sent + latency_s(sent)));
             }
             let (sent, arrives) = ready.pop_front().unwrap();
             free_at = free_at.max(arrives) + work_s;
@@ -250,6 +264,19 @@ mod tests {
         for ms in [1.0, 20.0, 60.0, 100.0, 150.0] {
             let rate = run(&InFlight::new(990.0), 990.0, ms / 1_000.0, 0.000_1, 16.0).await;
             assert!(rate > 965.0, "{ms} ms: {rate}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_beginning_is_no_measure_of_what_follows() {
+        // Connections are made, caches are cold: the first answers are slower, and unlike each other.
+        for extra_s in [0.010, 0.025, 0.060, 0.120] {
+            let latency =
+                |sent_s: f64| if sent_s < 0.3 { 0.020 + extra_s * (0.3 - sent_s) / 0.3 } else { 0.020 };
+            let in_flight = InFlight::new(990.0);
+            run_while(&in_flight, 990.0, latency, 0.000_1, 3.0).await;
+            let rate = run(&in_flight, 990.0, 0.020, 0.000_1, 9.0).await;
+            assert!(rate > 965.0, "{extra_s}: {rate} at {}", in_flight.limit());
         }
     }
 

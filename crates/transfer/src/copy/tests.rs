@@ -129,7 +129,7 @@ async fn no_more_than_a_page_of_blocks_is_written_beyond_what_is_recorded() {
     let volume = Arc::new(MemoryVolume::new(2 * N_BLOCKS, 8));
     (0..2 * N_BLOCKS).step_by(2).for_each(|index| volume.put(index, zero_block()));
     let target = Arc::new(MemoryVolume::new(2 * N_BLOCKS, 8));
-    let n_written = |target: &MemoryVolume| target.blocks().len() as u32;
+    let n_written = |target: &MemoryVolume| u32::try_from(target.blocks().len()).unwrap();
     let (record, recorded) = watch::channel(0);
     let recorded_now = recorded.clone();
     let (told, mut marks) = watch::channel(0);
