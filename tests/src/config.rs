@@ -62,6 +62,9 @@ node_timeout_ms = {node_timeout_ms}
 [dispatch]
 tick_ms = 100
 
+[reconcile]
+enabled = false
+
 [reaper]
 interval_ms = 500
 delay_ms = {reaper_delay_ms}

@@ -71,6 +71,7 @@ impl Api<'_> {
         assert_eq!(problem["status"], status, "{what}: {problem}");
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(says), "{what}: {detail:?} does not say {says:?}");
+        assert!(detail.len() < 1_000, "{what}: bad input comes back whole: {detail:?}");
     }
 }
 
@@ -150,6 +151,14 @@ async fn the_api_answers_bad_requests_with_a_problem_that_helps() {
     )
     .await;
     api.refuses((404, "openapi"), operator, get("/v1/nothing"), None).await;
+
+    // Oversized.
+    let long = "j".repeat(7_000);
+    api.refuses((400, "jjjj"), operator, get(format!("/v1/jobs/{long}")), None).await;
+    api.refuses((400, "jjjj"), operator, get(format!("/v1/recovery-points/{long}")), None).await;
+    api.refuses((400, "jjjj"), operator, jobs(), Some(backup(&long, REGION))).await;
+    api.refuses((400, "jjjj"), operator, jobs(), Some(backup(rig.tenant, &long))).await;
+    api.refuses((400, "jjjj"), operator, jobs(), Some(restore(&long))).await;
 
     // Unknown.
     let (no_job, no_point) = (JobId::generate(), RecoveryPointId::generate());

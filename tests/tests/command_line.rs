@@ -53,7 +53,7 @@ async fn an_operator_does_the_four_operations_and_sees_what_they_did() {
         let shown = shell.succeed(&["recovery-point", "show", &point]).await.unwrap();
         assert!(shown.contains(&id), "{shown}");
         shell.succeed(&["restore", "volumes", &point, "--from", from, "--watch"]).await.unwrap();
-        let job = rig_job(&rig, newest_job(&shell).await).await;
+        let job = rig.client.job(newest_job(&shell).await).await.unwrap();
         instance.check(&sim, &job, &content).unwrap();
     }
     let point = newest(&shell, "copy").await;
@@ -76,11 +76,6 @@ async fn an_operator_does_the_four_operations_and_sees_what_they_did() {
     shell.succeed(&["media-agent", "collect-garbage", &media_agent]).await.unwrap();
     shell.succeed(&["recovery-point", "reconcile", &tenant]).await.unwrap();
     shell.succeed(&["recovery-point", "delete", &point, "--watch"]).await.unwrap();
-}
-
-async fn rig_job(rig: &Rig, id: JobId) -> snapferry_api::job::Job {
-    let operator = Client::new(&rig.api_url(), Some(TOKENS.operator.into())).unwrap();
-    operator.job(id).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

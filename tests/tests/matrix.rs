@@ -148,7 +148,6 @@ fn refused(job: &Job, words: &str) {
 fn can_read(transport: TransportWish, encryption: Encryption) -> Result<(), &'static str> {
     match (transport, encryption) {
         (TransportWish::Import, _) => Err("Import only writes"),
-        (TransportWish::HotAdd, Encryption::AwsManaged) => Err("does not share with other accounts"),
         _ => Ok(()),
     }
 }
@@ -160,7 +159,6 @@ async fn row(os: OsFamily, encryption: Encryption) {
         let answer = can_read(transport, encryption);
         streamed = cell.done_or_refused(cell.back_up(transport), answer).await.or(streamed);
     }
-    // What cannot go by HotAdd goes by EBS direct without being asked.
     assert!(cell.done_or_refused(cell.back_up(TransportWish::Automatic), Ok(())).await.is_some());
     for transport in WRITES {
         cell.restored(streamed.unwrap(), RestoreFrom::MediaAgent, transport).await;

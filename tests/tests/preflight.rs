@@ -145,6 +145,28 @@ async fn hot_add_is_refused_for_want_of_a_permission_of_the_service_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hot_add_of_what_aws_does_not_share_needs_a_transit_key_that_the_tenant_may_use() {
+    let mut rig = rig(true).await;
+    let world = rig.sim.context().world.clone();
+    let managed = world.managed_key(ACCOUNT, REGION);
+    let instance =
+        TestInstance::place_as(rig.sim.context(), "one", 2, OsFamily::Linux, Some(&managed)).unwrap();
+    let transit = rig.transports.as_ref().unwrap().transit_key.clone();
+    assert!(world.set_key_policy(&transit, key_for(&[SERVICE])));
+    let job = back_up(&rig, &instance, TransportWish::HotAdd).await;
+    refused_and_nothing_made!(rig, job, "access_denied", [transit.as_str(), "transit_kms_key_id", ACCOUNT]);
+    let without = |text: &str| {
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("transit_kms_key_id")).collect();
+        kept.join("\n")
+    };
+    rig.reconfigure_agent(without).await.unwrap();
+    let job = back_up(&rig, &instance, TransportWish::HotAdd).await;
+    let words = ["hot_add was asked for", managed.as_str(), "transit_kms_key_id"];
+    refused_and_nothing_made!(rig, job, "invalid", words);
+    assert_eq!(rig.calls("ec2", "CreateSnapshots") + rig.calls("ec2", "CopySnapshot"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_cannot_be_used_is_refused_by_name() {
     let rig = rig(false).await;
     let world = rig.sim.context().world.clone();

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use snapferry_api::job::{Job, JobState};
+use snapferry_testkit::eventually;
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
 use snapferry_types::TaskState;
 
 /// So many blocks are read before the others wait: what is done then comes in the middle of the transfer.
 const HELD_AFTER: u64 = 20;
+const BOUND: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_incremental_and_restore_come_back_byte_for_byte() {
@@ -74,6 +77,12 @@ enum Interruption {
     Suspend,
 }
 
+/// Whether there is a file in a folder's folders.
+fn has_files(folder: &Path) -> bool {
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    folders.flat_map(|folder| std::fs::read_dir(folder.path())).any(|mut files| files.next().is_some())
+}
+
 /// A backup of two volumes whose first pages are stored when it is interrupted in their second ones; another agent ends it.
 async fn goes_on_from_what_is_stored(interruption: Interruption) {
     let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
@@ -99,8 +108,10 @@ async fn goes_on_from_what_is_stored(interruption: Interruption) {
     .unwrap();
     match interruption {
         Interruption::Kill => {
-            // What was sent is made to last every ten seconds.
-            tokio::time::sleep(Duration::from_secs(12)).await;
+            // What was sent is made to last every ten seconds: a pack appears, and then what refers to it.
+            let packs = rig.dir.join("library/objects/packs");
+            eventually(BOUND, "a pack is stored", || async { has_files(&packs) }).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
             rig.agents[0].kill9().unwrap();
             rig.add_agent().unwrap();
         }

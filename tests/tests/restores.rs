@@ -13,7 +13,7 @@ use snapferry_api::job::{Job, JobState};
 use snapferry_api::restore::{AttachDevice, AttachTo, NewInstance, RestoreTarget};
 use snapferry_aws::ec2::{self, DescribedInstance};
 use snapferry_testkit::eventually;
-use snapferry_tests::{ACCOUNT, Disk, Rig, RigOptions, TestInstance, write_data, write_raw_image};
+use snapferry_tests::{ACCOUNT, Disk, REGION, Rig, RigOptions, TestInstance, write_data, write_raw_image};
 use snapferry_types::aws::Tag;
 use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TaskState};
 
@@ -104,7 +104,33 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
     let restored = describe(&rig, &new).await;
     assert_eq!((restored.state.as_str(), restored.config.name()), ("running", Some("web")));
     check_volumes(&rig, &original, &restored).await;
-    rig.left(2, 6).await.unwrap();
+
+    // Another subnet, which decides the zone, with its security groups; another key pair.
+    let neighbour = sim.place_instance_in(ACCOUNT, "eu-central-1b", "neighbour", None, &[1]).unwrap();
+    let neighbour = describe(&rig, &neighbour.instance.parse().unwrap()).await;
+    let interface = &neighbour.config.network_interfaces[0];
+    assert_ne!(interface.subnet_id, original.config.network_interfaces[0].subnet_id);
+    sim.world.add_key_pair(ACCOUNT, REGION, "other");
+    let wanted = NewInstance {
+        subnet_id: Some(interface.subnet_id.clone()),
+        security_group_ids: interface.security_group_ids.clone(),
+        key_name: Some("other".to_owned()),
+        ..NewInstance::default()
+    };
+    let id = rig.restore_to(point, RestoreTarget::Instance(Box::new(wanted))).await.unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
+    let restored = describe(&rig, &new).await;
+    assert_eq!(restored.config.availability_zone, "eu-central-1b");
+    assert_eq!(restored.config.key_name.as_deref(), Some("other"));
+    let at = &restored.config.network_interfaces[0];
+    assert_eq!(
+        (&at.subnet_id, &at.security_group_ids),
+        (&interface.subnet_id, &interface.security_group_ids)
+    );
+    check_volumes(&rig, &original, &restored).await;
+    rig.left(2, 9).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -393,14 +419,25 @@ async fn an_instance_restore_that_is_killed_at_any_step_makes_one_instance() {
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let content = instance.content(&sim).unwrap();
     let point = backed_up(&rig, &instance).await;
-    for (n, step) in
-        ["RegisterImage", "RunInstances", "CreateTags", "DeregisterImage"].into_iter().enumerate()
-    {
-        rig.hurt(Rule::new(Effect::Hang { seconds: Some(6.0) }).on("ec2", step).times(1));
+    let hang = |step, skip| Rule { skip, ..Rule::new(Effect::Hang { seconds: None }).on("ec2", step) };
+    let mut steps: Vec<(&str, Vec<Rule>, u64)> =
+        ["RegisterImage", "RunInstances", "CreateTags", "DeregisterImage"]
+            .map(|step| (step, vec![hang(step, 0)], 1))
+            .into();
+    // It is launched, and nobody has heard of that.
+    let lost = Rule::new(Effect::LoseReply).on("ec2", "RunInstances").times(1);
+    steps.push(("a lost reply", vec![lost, hang("RunInstances", 1)], 2));
+    for (n, (step, rules, n_fired)) in steps.into_iter().enumerate() {
+        sim.faults.set_rules(rules);
         let id = rig.restore_to(point, RestoreTarget::Instance(Box::default())).await.unwrap();
-        eventually(BOUND, "the step hangs", || async { rig.fired() == 1 }).await.unwrap();
+        let hangs = eventually(BOUND, "the step hangs", || async { rig.fired() == n_fired }).await;
+        hangs.unwrap_or_else(|error| panic!("{step}: {error:#}"));
+        if n_fired == 2 {
+            assert_eq!(rig.count("instances"), n + 2, "{step}: nothing was launched before the kill");
+        }
         let last = rig.agents.len() - 1;
         rig.agents[last].kill9().unwrap();
+        rig.let_go();
         rig.add_agent().unwrap();
         let job = rig.succeed(id).await.unwrap_or_else(|error| panic!("{step}: {error:#}"));
         assert_eq!(job.tasks[0].attempts, 2, "{step}: the first attempt was not interrupted");

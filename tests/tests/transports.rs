@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use awssim::faults::Latency;
+use awssim::faults::{Behaviour, Latency};
 use awssim::world::{AtRest, Marks};
 use snapferry_api::job::{Job, JobState};
-use snapferry_tests::{ACCOUNT, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
+use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
+use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
 
 /// Between two looks at an account.
@@ -200,4 +201,35 @@ async fn what_has_a_marketplace_code_is_read_directly_and_not_by_hot_add() {
         let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
         instance.check(&sim, &restored, &content).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_copied_before_it_is_read_leaves_nothing_when_it_is_cancelled_or_killed() {
+    let mut rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let managed = sim.world.managed_key(ACCOUNT, REGION);
+    let instance = TestInstance::place_as(&sim, "one", 8, OsFamily::Linux, Some(&managed)).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let copying = async |rig: &Rig, copy_millis: u64| {
+        rig.sim.context().faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
+        let id = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
+        let has_copies = |_: &Job| rig.count("snapshots") == 4;
+        rig.wait(id, "snapshots are copied", has_copies).await.unwrap();
+        id
+    };
+    let id = copying(&rig, 600_000).await;
+    rig.client.cancel_job(id).await.unwrap();
+    let ended = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+    assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
+    rig.only_these_are_left(0, 2).await.unwrap();
+
+    let id = copying(&rig, 8_000).await;
+    rig.agents[0].kill9().unwrap();
+    rig.start_again(0).unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
+    assert_eq!(rig.calls("ec2", "CopySnapshot"), 2 + 2, "a copy was made twice");
+    rig.only_these_are_left(2, 2).await.unwrap();
+    let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
 }

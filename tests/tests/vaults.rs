@@ -149,6 +149,10 @@ async fn a_copy_under_another_key_of_the_same_place_needs_no_moving() {
         }
     }
     rig.client.reconcile(rig.tenant).await.unwrap();
+    let same = Vault { kms_key_id: Some(first.clone()), ..vault(VaultTo::Tenant, None) };
+    let (_, task) = rig.fail(rig.snap(&sealed.id, Some(same)).await.unwrap()).await.unwrap();
+    let message = task.error.unwrap().message;
+    assert!(message.contains(&first) && message.contains("protects from nothing"), "{message}");
     for target in [VOLUMES, RestoreTarget::Instance(Box::default())] {
         let job = restored(&rig, point, target, TransportWish::Automatic).await;
         sealed.check(&sim, &job, &content).unwrap();
@@ -199,16 +203,19 @@ async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_co
     let point = snapped(&rig, &instance, vault(VaultTo::ServiceCopy, Some(ELSEWHERE))).await;
     lose_snapshots(&rig).await;
     let before = all_snapshots(&rig);
+    // Of two volumes of 303 blocks.
     let begun = async |rig: &Rig, n_before: u64| {
-        rig.hold_reads(60);
+        rig.hold_reads(500);
         let (from, by) = (RestoreFrom::Automatic, TransportWish::EbsDirect);
         let id = rig.restore_with(point, from, VOLUMES, by, None).await.unwrap();
         rig.wait(id, "blocks are written", |job| {
             let is_running = job.tasks.iter().all(|task| task.state == TaskState::Running);
-            is_running && rig.calls("ebs", "PutSnapshotBlock") > n_before
+            is_running && rig.calls("ebs", "PutSnapshotBlock") >= n_before + 450
         })
         .await
         .unwrap();
+        // What is written is recorded twice a second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         id
     };
     let id = begun(&rig, 0).await;
@@ -219,6 +226,8 @@ async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_co
     assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
     instance.check(&sim, &job, &content).unwrap();
     assert_eq!(all_snapshots(&rig), before);
+    let n_twice = sim.store.stats().n_repeated_puts;
+    assert!(n_twice < 350, "{n_twice} of the 450 blocks that were written were written again");
 
     let n_before = rig.calls("ebs", "PutSnapshotBlock");
     let id = begun(&rig, n_before).await;

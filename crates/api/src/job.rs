@@ -232,8 +232,27 @@ impl Job {
     /// [`Self::error`] of these tasks: those with the same cause are told together, the most of them first.
     #[must_use]
     pub fn error_of(tasks: &[Task]) -> Option<String> {
+        let failed = Causes::of(tasks, |state| matches!(state, TaskState::Failed | TaskState::Dead));
+        let again = Causes::of(tasks, |state| state == TaskState::RetryWait);
+        let part = |causes: &Causes<'_>, what: &str| match (causes.n_tasks(), tasks.len()) {
+            (0, _) => None,
+            (_, 1) => Some(format!("{what}{}", causes.sentence())),
+            (n, n_tasks) => Some(format!("{n} of {n_tasks} tasks {what}{}", causes.sentence())),
+        };
+        let failed = part(&failed, if tasks.len() == 1 { "" } else { "failed: " });
+        let again = part(&again, "tried again: ");
+        let parts: Vec<String> = failed.into_iter().chain(again).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// Causes of errors, with the instances that they hit.
+struct Causes<'a>(Vec<(&'a str, Vec<String>)>);
+
+impl<'a> Causes<'a> {
+    fn of(tasks: &'a [Task], wanted: impl Fn(TaskState) -> bool) -> Self {
         let mut causes: Vec<(&str, Vec<String>)> = Vec::new();
-        for task in tasks.iter().filter(|task| task.state != TaskState::Succeeded) {
+        for task in tasks.iter().filter(|task| wanted(task.state)) {
             let Some(error) = &task.error else { continue };
             let of = task.instance.as_ref().map_or_else(|| task.id.to_string(), ToString::to_string);
             match causes.iter_mut().find(|(cause, _)| *cause == error.message) {
@@ -242,22 +261,25 @@ impl Job {
             }
         }
         causes.sort_by_key(|(_, all)| std::cmp::Reverse(all.len()));
-        let n_told: usize = causes.iter().take(MAX_CAUSES).map(|(_, all)| all.len()).sum();
-        let n_all: usize = causes.iter().map(|(_, all)| all.len()).sum();
-        let told = causes.iter().take(MAX_CAUSES).map(|(cause, all)| {
+        Self(causes)
+    }
+
+    fn n_tasks(&self) -> usize {
+        self.0.iter().map(|(_, all)| all.len()).sum()
+    }
+
+    fn sentence(&self) -> String {
+        let told = self.0.iter().take(MAX_CAUSES).map(|(cause, all)| {
             let shown = all.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
             let more = all.len().saturating_sub(MAX_NAMES);
             if more == 0 { format!("{shown}: {cause}") } else { format!("{shown} and {more} more: {cause}") }
         });
         let mut sentence = told.collect::<Vec<_>>().join("; ");
-        if n_all > n_told {
-            sentence.push_str(&format!("; {} more tasks failed otherwise", n_all - n_told));
+        let n_others: usize = self.0.iter().skip(MAX_CAUSES).map(|(_, all)| all.len()).sum();
+        if n_others > 0 {
+            sentence.push_str(&format!("; {n_others} more for other causes"));
         }
-        match (n_all, tasks.len()) {
-            (0, _) => None,
-            (_, 1) => Some(sentence),
-            (_, n_tasks) => Some(format!("{n_all} of {n_tasks} tasks failed: {sentence}")),
-        }
+        sentence
     }
 }
 
@@ -487,8 +509,10 @@ mod tests {
 
     #[test]
     fn the_error_of_a_job_tells_each_cause_once_with_what_it_hit() {
-        let none =
-            [task("i-0a", "succeeded", Some("an attempt failed before")), task("i-0b", "running", None)];
+        let none = [
+            task("i-0a", "succeeded", Some("an attempt failed before")),
+            task("i-0b", "running", Some("so did one of this")),
+        ];
         assert_eq!(Job::error_of(&none), None);
         let mut tasks =
             vec![task("i-0f", "failed", Some("key k is disabled")), task("i-00", "succeeded", None)];
@@ -501,6 +525,13 @@ mod tests {
              disabled"
         );
         let many: Vec<Task> = (1..=5).map(|n| task("i-0a", "failed", Some(&format!("cause {n}")))).collect();
-        assert!(Job::error_of(&many).unwrap().ends_with("cause 3; 2 more tasks failed otherwise"));
+        assert!(Job::error_of(&many).unwrap().ends_with("cause 3; 2 more for other causes"));
+        let mixed =
+            [task("i-0a", "retry_wait", Some("slow")), task("i-0b", "dead", Some("key k is disabled"))];
+        assert_eq!(
+            Job::error_of(&mixed).unwrap(),
+            "1 of 2 tasks failed: i-0b: key k is disabled; 1 of 2 tasks tried again: i-0a: slow"
+        );
+        assert_eq!(Job::error_of(&[task("i-0a", "cancelled", Some("an attempt failed before"))]), None);
     }
 }

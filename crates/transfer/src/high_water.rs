@@ -26,7 +26,8 @@ impl std::fmt::Debug for HighWater<'_> {
 }
 
 impl<'a> HighWater<'a> {
-    /// Earlier attempts wrote all before `from_block`: those blocks are only listed, for the aggregate. `reached` is told
+    /// Earlier attempts wrote all before `from_block`: what the aggregate needs of those blocks, a restore has in its leaves and a
+    /// copy reads again. `reached` is told
     /// the mark whenever it has risen by a page, and at the end: all blocks below it are written, and persisted where
     /// the target needs that.
     pub fn new(from_block: u32, reached: &'a mut (dyn FnMut(u32) + Send)) -> Self {

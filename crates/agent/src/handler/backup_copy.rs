@@ -41,7 +41,8 @@ pub(super) async fn run(
     if let Some(id) = store::stored_before(context, &media, &checkpoint).await? {
         return finish(context, spec, id).await;
     }
-    look(context, &account, spec, shares).await?;
+    // HotAdd copies first what AWS does not share.
+    look(context, &account, spec, spec.read_as == ReadAs::Service).await?;
     let base = spec.base.clone().filter(|_| !spec.full);
     let snapshots: Vec<_> =
         spec.meta.volumes.iter().map(|one| (one.volume_id.clone(), one.snapshot_id.clone())).collect();

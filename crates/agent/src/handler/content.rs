@@ -5,7 +5,7 @@ use std::sync::Arc;
 use snapferry_aws::{Account, EbsSnapshotSource};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{
-    BlockTarget, HighWater, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
+    BlockTarget, ErrorClass, HighWater, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
 };
 use snapferry_types::catalogue::VolumeMeta;
 use snapferry_types::{RecoveryPointId, SnapshotId};
@@ -51,12 +51,25 @@ impl Content {
                     .await?;
             }
             Self::Snapshot(reader, snapshot) => {
-                let source = EbsSnapshotSource::open(reader, snapshot).await?;
+                let source = EbsSnapshotSource::open(reader, snapshot).await;
+                let source = source.map_err(|error| look_again(error.into()))?;
                 resume_copy(Arc::new(source), target, budget, mark, progress, stop)
                     .await
-                    .map_err(|error| error.context(format!("read {snapshot} in {}", reader.region())))?;
+                    .map_err(look_again)?;
             }
         }
         Ok(())
     }
+}
+
+/// What is gone in the middle was there when it was looked for: the next attempt looks anew, and finds another copy or says
+/// that there is none.
+fn look_again(error: TransferError) -> TransferError {
+    if error.class != ErrorClass::NotFound {
+        return error;
+    }
+    TransferError::new(
+        ErrorClass::Unavailable,
+        format!("{}; the next attempt looks for it anew", error.message),
+    )
 }

@@ -82,7 +82,7 @@ fn create_volume(ask: &mut Preflight<'_>, account: &Account, zone: &str, chosen:
     let Some(one) = plain.or_else(|| chosen.first()) else { return };
     let probe = Probe::CreateVolume {
         zone: zone.to_owned(),
-        snapshot: one.snapshot.clone(),
+        snapshot: one.found.here().cloned(),
         kms_key_id: one.config.kms_key_id.clone().filter(|_| one.config.encrypted),
     };
     ask.call(account, probe);
@@ -112,7 +112,7 @@ async fn instance(
 ) {
     let root = &original.root_device_name;
     let of_root = chosen.iter().find(|one| one.config.device_name == *root);
-    let snapshot = match of_root.and_then(|one| one.snapshot.clone()) {
+    let snapshot = match of_root.and_then(|one| one.found.here().cloned()) {
         Some(snapshot) => Some(snapshot),
         None => stand_in(account).await,
     };

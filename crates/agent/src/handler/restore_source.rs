@@ -11,7 +11,7 @@ use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::block::BLOCKS_PER_GIB;
 use snapferry_types::catalogue::{RecoveryPointMeta, VaultMeta, VolumeMeta};
 use snapferry_types::instance::VolumeConfig;
-use snapferry_types::spec::{HeldSnapshots, RestoreFrom, RestoreSpec, TargetEncryption};
+use snapferry_types::spec::{HeldSnapshots, RestoreFrom, RestoreSpec, RestoreTarget, TargetEncryption};
 use snapferry_types::{RecoveryPointId, SnapshotId, VolumeId};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
@@ -57,10 +57,37 @@ pub(super) struct Chosen {
     pub(super) volume: VolumeMeta,
     /// As it shall be.
     pub(super) config: VolumeConfig,
-    /// The snapshot that has it already.
-    pub(super) snapshot: Option<SnapshotId>,
-    /// The copy of that snapshot elsewhere, where that is what there is.
-    pub(super) copy: Option<SnapshotId>,
+    /// Where its blocks are.
+    pub(super) found: Found,
+}
+
+/// Where the blocks of a chosen volume are.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    /// In the library.
+    Library,
+    /// In a snapshot where it is wanted.
+    Here(SnapshotId),
+    /// In a copy that is elsewhere.
+    Elsewhere(SnapshotId),
+}
+
+impl Found {
+    /// The snapshot of which volumes can be made.
+    pub(super) const fn here(&self) -> Option<&SnapshotId> {
+        match self {
+            Self::Here(snapshot) => Some(snapshot),
+            Self::Library | Self::Elsewhere(_) => None,
+        }
+    }
+
+    /// The snapshot, wherever it is.
+    const fn snapshot(&self) -> Option<&SnapshotId> {
+        match self {
+            Self::Here(snapshot) | Self::Elsewhere(snapshot) => Some(snapshot),
+            Self::Library => None,
+        }
+    }
 }
 
 impl Origin {
@@ -99,18 +126,18 @@ impl Origin {
         context: &TaskContext,
         one: &Chosen,
     ) -> Result<Content, TransferError> {
-        let of = |snapshot: &Option<SnapshotId>| {
-            snapshot.clone().ok_or_else(|| {
-                let message = format!("no snapshot was chosen for {}", one.volume.volume_id);
-                TransferError::new(ErrorClass::Internal, message)
-            })
-        };
-        Ok(match &self.blocks {
-            Blocks::Library(media) => Content::Library(media.clone(), self.recovery_point),
-            Blocks::Here(_) => {
-                Content::Snapshot(context.tenant(SessionScope::BackupCopy).await?, of(&one.snapshot)?)
+        Ok(match (&self.blocks, &one.found) {
+            (Blocks::Library(media), Found::Library) => Content::Library(media.clone(), self.recovery_point),
+            (Blocks::Elsewhere(owner, _), Found::Elsewhere(copy)) => {
+                Content::Snapshot(owner.clone(), copy.clone())
             }
-            Blocks::Elsewhere(owner, _) => Content::Snapshot(owner.clone(), of(&one.copy)?),
+            (_, Found::Here(snapshot)) => {
+                Content::Snapshot(context.tenant(SessionScope::BackupCopy).await?, snapshot.clone())
+            }
+            (_, found) => {
+                let message = format!("{} was found in {found:?}", one.volume.volume_id);
+                return Err(TransferError::new(ErrorClass::Internal, message));
+            }
         })
     }
 
@@ -147,8 +174,7 @@ impl Origin {
             Blocks::Here(_) => account,
             Blocks::Elsewhere(owner, _) => owner,
         };
-        let snapshots = chosen.iter().filter_map(|one| one.snapshot.as_ref().or(one.copy.as_ref()));
-        let wanted: Vec<SnapshotId> = snapshots.cloned().collect();
+        let wanted: Vec<SnapshotId> = chosen.iter().filter_map(|one| one.found.snapshot().cloned()).collect();
         let existing = ec2::existing_snapshots(account, &wanted).await?;
         let missing: Vec<&str> =
             wanted.iter().filter(|one| !existing.contains(one)).map(SnapshotId::as_str).collect();
@@ -169,11 +195,14 @@ impl Origin {
         }
         let text = format!("its own snapshots are gone: read are their copies in {account}/{region}");
         context.note(false, text).await?;
+        if matches!(spec.target, RestoreTarget::DiskImage { .. }) {
+            return Ok(chosen);
+        }
         for one in &chosen {
             let volume = &one.volume.volume_id;
             let was_plain =
                 self.meta.instance.volumes.iter().any(|old| old.volume_id == *volume && !old.encrypted);
-            if let (true, Some(copy), Some(key)) = (was_plain, &one.snapshot, &one.config.kms_key_id) {
+            if let (true, Some(copy), Some(key)) = (was_plain, one.found.here(), &one.config.kms_key_id) {
                 let text = format!(
                     "{volume} was not encrypted; its copy {copy} is, and so it comes back under {key}"
                 );
@@ -270,23 +299,23 @@ fn choose(
             );
             return Err(TransferError::new(ErrorClass::Invalid, message));
         }
-        let (snapshot, copy) = match blocks {
-            Blocks::Library(_) => (None, None),
+        let found = match blocks {
+            Blocks::Library(_) => Found::Library,
             Blocks::Here(held) => {
                 if let Some(key) = held.key_of_copies.as_ref().filter(|_| !config.encrypted) {
                     // Of an encrypted snapshot there are encrypted volumes only.
                     config.encrypted = true;
                     config.kms_key_id = Some(key.clone());
                 }
-                (Some(held.of(&volume.volume_id, spec)?), None)
+                Found::Here(held.of(&volume.volume_id, spec)?)
             }
-            Blocks::Elsewhere(_, held) => (None, Some(held.of(&volume.volume_id, spec)?)),
+            Blocks::Elsewhere(_, held) => Found::Elsewhere(held.of(&volume.volume_id, spec)?),
         };
         if let TargetEncryption::Key(key) = &spec.encryption {
             config.encrypted = true;
             config.kms_key_id = Some(key.clone());
         }
-        chosen.push(Chosen { volume: volume.clone(), config, snapshot, copy });
+        chosen.push(Chosen { volume: volume.clone(), config, found });
     }
     Ok(chosen)
 }

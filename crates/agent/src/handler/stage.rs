@@ -72,9 +72,9 @@ pub(super) async fn all(
             .note(false, format!("no blocks are moved: volumes are made of the snapshots{unused}"))
             .await?;
         let is_rekeyed = origin.is_vault() || matches!(spec.encryption, TargetEncryption::Key(_));
-        let staged = chosen
-            .into_iter()
-            .filter_map(|one| Some(Staged { config: one.config, snapshot: one.snapshot?, is_rekeyed }));
+        let staged = chosen.into_iter().filter_map(|one| {
+            Some(Staged { snapshot: one.found.here()?.clone(), config: one.config, is_rekeyed })
+        });
         return Ok(staged.collect());
     }
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();

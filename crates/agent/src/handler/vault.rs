@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use snapferry_aws::ec2::{self, NewCopy};
-use snapferry_aws::{Account, KeyUse, Probe, SessionScope};
+use snapferry_aws::{Account, KeyUse, Probe, SessionScope, kms};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::aws::Tag;
 use snapferry_types::catalogue::VaultMeta;
@@ -42,6 +42,7 @@ pub(super) async fn check(
     config: &InstanceConfig,
 ) -> Result<(), TransferError> {
     check_place(vault, tenant.region())?;
+    check_key(tenant, vault, config).await?;
     match vault.to {
         VaultTo::Tenant => {}
         VaultTo::ServiceShare | VaultTo::ServiceCopy => share::check(tenant, config).await?,
@@ -131,6 +132,30 @@ fn check_place(vault: &VaultSpec, here: &Region) -> Result<(), TransferError> {
         VaultTo::Tenant | VaultTo::ServiceShare | VaultTo::ServiceCopy => return Ok(()),
     };
     Err(TransferError::new(ErrorClass::Invalid, format!("the vault is refused: {refused}")))
+}
+
+/// Copies in the volumes' own account and region are to have another key than the volumes.
+async fn check_key(
+    tenant: &Account,
+    vault: &VaultSpec,
+    config: &InstanceConfig,
+) -> Result<(), TransferError> {
+    let elsewhere = vault.region.as_ref().is_some_and(|region| region != tenant.region());
+    let Some(key) = vault.kms_key_id.as_ref().filter(|_| vault.to == VaultTo::Tenant && !elsewhere) else {
+        return Ok(());
+    };
+    // A key that cannot be looked at is for the preflight to tell.
+    let Ok(wanted) = kms::describe_key(tenant, key).await else { return Ok(()) };
+    match keys_of(&config.volumes).get_key_value(wanted.arn.as_str()) {
+        None => Ok(()),
+        Some((key, volumes)) => {
+            let message = format!(
+                "the vault is refused: {volumes} has the key {key} already, and a copy under it in the same account and \
+                 region protects from nothing: name another region or another key"
+            );
+            Err(TransferError::new(ErrorClass::Invalid, message))
+        }
+    }
 }
 
 /// The account that owns the copies, in the region of the copies.

@@ -7,7 +7,7 @@ use snapferry_types::TaskId;
 pub enum SessionScope {
     /// Look, change nothing.
     Discover,
-    /// Make, share, read and delete snapshots.
+    /// Make, share, copy, read and delete snapshots.
     Backup,
     /// Make snapshots that stay, share and copy them.
     IntelliSnap,
@@ -118,7 +118,7 @@ impl SessionPurpose {
         let parts: &[&[&str]] = match self.scope {
             SessionScope::Unrestricted => return None,
             SessionScope::Discover => &[LOOK],
-            SessionScope::Backup => &[LOOK, READ, KEYS, SNAPSHOT],
+            SessionScope::Backup => &[LOOK, READ, KEYS, SNAPSHOT, COPY],
             SessionScope::IntelliSnap => &[LOOK, KEYS, SNAPSHOT, COPY],
             SessionScope::BackupCopy => &[LOOK, READ, KEYS],
             SessionScope::HotAdd => &[LOOK, KEYS, SNAPSHOT, COPY, ATTACH],

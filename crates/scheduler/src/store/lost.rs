@@ -8,6 +8,7 @@ use snapferry_types::{AccountId, HypervisorId, JobId, LedgerId, RecoveryPointId,
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::db::Dialect;
 use super::ledger::{COLUMNS, read};
 use super::point::PointRow;
 use super::row::{Read as _, to_json};
@@ -86,8 +87,8 @@ impl Store {
         let mut lost = Lost::default();
         for entry in &kept.entries {
             let mut tx = self.begin().await?;
-            let job =
-                self.note_entry(&mut tx, entry, |snapshot| existing.contains(snapshot), &mut lost).await?;
+            let is_here = |snapshot: &SnapshotId| existing.contains(snapshot);
+            let job = self.note_entry(&mut tx, entry, is_here, LookedBy::Reconcile, &mut lost).await?;
             tx.commit().await?;
             if let Some(job) = job {
                 self.changed(job);
@@ -96,18 +97,19 @@ impl Store {
         Ok(lost)
     }
 
-    /// Notes that a restore did not find snapshots of the recovery point that it names, or copies of them.
+    /// Notes that a restore did not find snapshots of the recovery point that it names, or copies of them; answers the jobs
+    /// that were told.
     pub(super) async fn lost_to(
         &self,
         conn: &mut AnyConnection,
         restore: &TaskRow,
         snapshots: &HashSet<SnapshotId>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<JobId>, StoreError> {
         let Work::Restore(work) = &restore.work else {
             return Err(StoreError::Invalid(format!("task {} restores nothing", restore.id)));
         };
         let named = PointRow::load(conn, work.recovery_point).await?;
-        let Some(holder) = named.holder(conn).await? else { return Ok(()) };
+        let Some(holder) = named.holder(conn).await? else { return Ok(Vec::new()) };
         let statement = format!(
             "{COLUMNS} {KEPT} AND {} AND l.hypervisor_id = $1 AND p.id = $2 ORDER BY l.id",
             undisturbed()
@@ -117,13 +119,17 @@ impl Store {
             .bind(holder.id.to_string())
             .fetch_all(&mut *conn)
             .await?;
+        let (mut told, mut lost) = (Vec::new(), Lost::default());
         for row in &rows {
             let is_here = |snapshot: &SnapshotId| {
                 !snapshots.contains(snapshot) && !holder.missing.iter().any(|id| id == snapshot.as_str())
             };
-            self.note_entry(conn, &read(row)?, is_here, &mut Lost::default()).await?;
+            told.extend(self.note_entry(conn, &read(row)?, is_here, LookedBy::Restore, &mut lost).await?);
         }
-        Ok(())
+        for snapshot in &lost.new {
+            tracing::warn!(%snapshot, recovery_point = %holder.id, task = %restore.id, "a restore did not find it");
+        }
+        Ok(told)
     }
 
     /// Notes of one entry which of its snapshots are there; answers the job that was told.
@@ -132,6 +138,7 @@ impl Store {
         conn: &mut AnyConnection,
         entry: &LedgerEntry,
         is_here: impl Fn(&SnapshotId) -> bool,
+        by: LookedBy,
         lost: &mut Lost,
     ) -> Result<Option<JobId>, StoreError> {
         let Some(point) = self.undisturbed_point(conn, entry.id).await? else { return Ok(None) };
@@ -162,7 +169,7 @@ impl Store {
             .bind(point.id.to_string())
             .execute(&mut *conn)
             .await?;
-        if n_here == 0 {
+        if n_here == 0 && by == LookedBy::Reconcile {
             sqlx::query("UPDATE ledger SET state = 'gone', changed_ms = $1 WHERE id = $2")
                 .bind(now_ms)
                 .bind(entry.id.to_string())
@@ -189,11 +196,25 @@ impl Store {
             .fetch_optional(&mut *conn)
             .await?;
         let id = row.as_ref().map(|row: &AnyRow| row.parsed::<RecoveryPointId>("id")).transpose()?;
-        match id {
-            Some(id) => PointRow::find(conn, id).await,
-            None => Ok(None),
+        let Some(id) = id else { return Ok(None) };
+        if self.db.dialect() == Dialect::Postgres {
+            // A restore and a look at the account may note at the same time.
+            sqlx::query("SELECT id FROM recovery_point WHERE id = $1 FOR UPDATE")
+                .bind(id.to_string())
+                .fetch_optional(&mut *conn)
+                .await?;
         }
+        PointRow::find(conn, id).await
     }
+}
+
+/// Who did not find a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LookedBy {
+    /// The look at the whole account.
+    Reconcile,
+    /// A single restore, for which AWS may have been late to tell: the next look at the account decides.
+    Restore,
 }
 
 /// No task deletes the recovery point or, as the next streaming backup, replaces its snapshots.

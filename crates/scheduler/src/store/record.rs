@@ -70,7 +70,7 @@ impl Store {
         let now_ms = self.clock.wall_ms();
         let mut tx = self.begin().await?;
         let row = self.leased(&mut tx, id, fence).await?;
-        let mut others = OtherShares::default();
+        let (mut others, mut told) = (OtherShares::default(), Vec::new());
         match step {
             Step::Ledger(entry) if entry.kind == ObjectKind::Share => {
                 self.share_turn(&mut tx, &entry.object_ids).await?;
@@ -83,10 +83,11 @@ impl Store {
             Step::Sealed(point) => self.sealed(&mut tx, &row, point, now_ms).await?,
             Step::Deleted(point) => deleted(&mut tx, &row, point, now_ms).await?,
             Step::Release(share) => others = self.release(&mut tx, &row, share, now_ms).await?,
-            Step::Lost(snapshots) => self.lost_to(&mut tx, &row, &snapshots).await?,
+            Step::Lost(snapshots) => told = self.lost_to(&mut tx, &row, &snapshots).await?,
         }
         tx.commit().await?;
-        self.changed(row.job);
+        told.push(row.job);
+        told.into_iter().for_each(|job| self.changed(job));
         Ok(others)
     }
 

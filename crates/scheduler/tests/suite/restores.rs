@@ -177,6 +177,36 @@ pub(crate) async fn copies_in_a_vault_are_a_source_when_the_snapshots_are_lost(u
     assert!(why.contains("no vault has copies"), "{why}");
 }
 
+pub(crate) async fn a_restore_that_does_not_find_snapshots_reads_a_copy_next(url: String) {
+    let world = World::new(url).await;
+    let point = vaulted(&world, "snap-01", "snap-0f").await;
+    let spec = world.at_work(from(point, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&spec), Some("snap-01"));
+    let lost = |ids: &[&str]| Step::Lost(ids.iter().map(|id| id.parse().unwrap()).collect());
+    for _ in 0..2 {
+        world.record(&spec, lost(&["snap-01"])).await.unwrap();
+    }
+    let next = world.at_work(from(point, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&next), Some("snap-0f"));
+    world.record(&next, lost(&["snap-0f"])).await.unwrap();
+    let why = world.refused(from(point, Asked::Automatic)).await;
+    assert!(why.contains("no vault has copies"), "{why}");
+
+    // AWS was late to tell: the next look at the account finds them.
+    let found = world.lose(&[]).await;
+    assert_eq!(found.missing.len(), 0);
+    let again = world.at_work(from(point, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&again), Some("snap-01"));
+
+    // Whatever an agent says, only what its restore reads is noted.
+    let other = vaulted(&world, "snap-02", "snap-0e").await;
+    world.record(&again, lost(&["snap-02", "snap-0e"])).await.unwrap();
+    let untouched = world.at_work(from(other, Asked::Automatic)).await;
+    assert_eq!(snapshot_of(&untouched), Some("snap-02"));
+    let backup = world.running("i-0b").await;
+    assert!(world.record(&backup, lost(&["snap-01"])).await.is_err(), "it restores nothing");
+}
+
 pub(crate) async fn a_base_that_a_restore_reads_is_not_superseded(url: String) {
     let world = World::new(url).await;
     let point = streamed(&world, "snap-01").await;

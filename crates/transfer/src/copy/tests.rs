@@ -146,9 +146,12 @@ async fn no_more_than_a_page_of_blocks_is_written_beyond_what_is_recorded() {
     for _ in 0..3 {
         let mark = *recorded_now.borrow();
         let allowed = mark.div_ceil(2) + LEAF_BLOCKS;
-        while n_written(&target) < allowed {
-            tokio::task::yield_now().await;
-        }
+        let all = async {
+            while n_written(&target) < allowed {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("a page is written beyond the mark");
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(n_written(&target), allowed, "it went on beyond {mark}");
         record.send(*marks.borrow_and_update()).unwrap();

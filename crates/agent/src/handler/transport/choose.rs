@@ -51,7 +51,7 @@ pub(in super::super) async fn choose(
     wish: TransportWish,
     work: Work<'_>,
 ) -> Result<Transport, TransferError> {
-    let mut options = Transport::ALL.map(|transport| (transport, possible(context, transport, &work)));
+    let mut options = Transport::ALL.map(|transport| (transport, possible(context, transport, wish, &work)));
     if let Some(before) = work.before {
         let still = options.iter().find(|(transport, _)| *transport == before);
         if matches!(still, Some((_, Ok(())))) {
@@ -93,7 +93,12 @@ fn amount(work: &Work<'_>) -> Amount {
 }
 
 /// Why a transport cannot be used for this work on this node.
-fn possible(context: &TaskContext, transport: Transport, work: &Work<'_>) -> Result<(), String> {
+fn possible(
+    context: &TaskContext,
+    transport: Transport,
+    wish: TransportWish,
+    work: &Work<'_>,
+) -> Result<(), String> {
     if let Some(outpost) = work.outpost {
         let names: Vec<&str> = work.volumes.iter().map(|volume| volume.volume_id.as_str()).collect();
         return Err(format!(
@@ -132,7 +137,15 @@ fn possible(context: &TaskContext, transport: Transport, work: &Work<'_>) -> Res
              node: use EBS direct",
             work.product_codes.join(", ")
         )),
-        Transport::HotAdd => work.unshareable.map_or(Ok(()), |reason| Err(reason.to_owned())),
+        Transport::HotAdd => match work.unshareable {
+            None => Ok(()),
+            // A whole copy of each snapshot, which takes its time: only for who asks for it.
+            Some(_) if wish == TransportWish::HotAdd && context.shared.transit_kms_key_id.is_some() => Ok(()),
+            Some(reason) => Err(format!(
+                "{reason}; a node with a transit key (transit_kms_key_id) copies the snapshots under that first, \
+                 when hot_add is asked for"
+            )),
+        },
         Transport::Import if !work.writes => Err("Import only writes".to_owned()),
         Transport::Import if context.shared.import.is_none() => {
             Err("there is no bucket for disk images ([agent.import] is not set)".to_owned())

@@ -9,6 +9,7 @@ use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::Transport;
 
 use super::super::preflight::{Preflight, keys_of, stand_in};
+use super::super::share;
 use super::choose::Work;
 use super::hot_add;
 use super::write::importer;
@@ -80,7 +81,16 @@ async fn read(
     } else {
         context.service(SessionScope::Backup).await?
     };
+    let copies = is_hot_add && work.unshareable.is_some();
+    if copies {
+        let tenant = context.tenant(SessionScope::Backup).await?;
+        copy_for_reading(context, ask, &tenant, &service, work).await;
+    }
     for (key, volume) in keys_of(work.volumes) {
+        // What is copied first is opened under the copy's key.
+        if copies && share::check_key(work.tenant, &volume.to_string(), key).await.is_err() {
+            continue;
+        }
         let way = format!(
             "let account {} use the key in its policy (kms:DescribeKey, kms:Decrypt, kms:CreateGrant, \
              kms:GenerateDataKeyWithoutPlaintext, kms:ReEncrypt*), or read by EBS direct as the tenant",
@@ -94,6 +104,32 @@ async fn read(
         ask.call(&tenant, share);
     }
     if is_hot_add { node(context, ask, &service, work).await } else { Ok(()) }
+}
+
+/// The tenant's copies under the transit key of what AWS does not share.
+async fn copy_for_reading(
+    context: &TaskContext,
+    ask: &mut Preflight<'_>,
+    tenant: &Account,
+    service: &Account,
+    work: &Work<'_>,
+) {
+    let snapshot = match work.snapshots.first() {
+        Some(snapshot) => Some(snapshot.clone()),
+        None => stand_in(tenant).await,
+    };
+    if let Some(snapshot) = snapshot {
+        ask.call(tenant, Probe::CopySnapshot { source_region: tenant.region().clone(), snapshot });
+    }
+    let Some(key) = &context.shared.transit_kms_key_id else { return };
+    let of = "the transit key (transit_kms_key_id)";
+    let way = format!(
+        "let account {} use it in its policy (kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext, kms:CreateGrant, \
+         kms:ReEncrypt*), or use EBS direct",
+        tenant.account()
+    );
+    ask.key(tenant, (key, KeyUse::GenerateDataKeyWithoutPlaintext), of, way);
+    ask.key(service, (key, KeyUse::Decrypt), of, "let the service account use it, or use EBS direct");
 }
 
 /// Volumes on the access node.
