@@ -81,27 +81,27 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
         stopped: true,
         ..NewInstance::default()
     };
-    let id = rig.restore_to(point, RestoreTarget::Instance(Box::new(wanted))).await.unwrap();
-    let job = rig.succeed(id).await.unwrap();
-    instance.check(&sim, &job, &content).unwrap();
-    let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
-    let restored = describe(&rig, &new).await;
+    // What a restore made, its content compared.
+    let new_instance = async |wanted: NewInstance| {
+        let id = rig.restore_to(point, RestoreTarget::Instance(Box::new(wanted))).await.unwrap();
+        let job = rig.succeed(id).await.unwrap();
+        instance.check(&sim, &job, &content).unwrap();
+        describe(&rig, &made(&job, "instance", instance.id.as_str()).parse().unwrap()).await
+    };
+    let restored = new_instance(wanted).await;
     assert_eq!(restored.state, "stopped");
     assert_eq!(
         (restored.config.name(), restored.config.instance_type.as_str()),
         (Some("web restored"), "m6i.xlarge")
     );
-    assert!(restored.config.iam_instance_profile_arn.unwrap().ends_with(":instance-profile/other"));
+    let profile = restored.config.iam_instance_profile_arn.as_ref().unwrap();
+    assert!(profile.ends_with(":instance-profile/other"), "{profile}");
     assert_eq!(restored.config.network_interfaces[0].private_ip.as_deref(), Some("10.0.0.77"));
     assert!(restored.config.tags.contains(&Tag::new("environment", "production")));
     assert!(!restored.config.tags.iter().any(Tag::is_ownership), "{:?}", restored.config.tags);
-    let restored = describe(&rig, &new).await;
     check_volumes(&rig, &original, &restored).await;
 
-    let plain = rig.restore_to(point, RestoreTarget::Instance(Box::default())).await.unwrap();
-    let job = rig.succeed(plain).await.unwrap();
-    let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
-    let restored = describe(&rig, &new).await;
+    let restored = new_instance(NewInstance::default()).await;
     assert_eq!((restored.state.as_str(), restored.config.name()), ("running", Some("web")));
     check_volumes(&rig, &original, &restored).await;
 
@@ -117,11 +117,7 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
         key_name: Some("other".to_owned()),
         ..NewInstance::default()
     };
-    let id = rig.restore_to(point, RestoreTarget::Instance(Box::new(wanted))).await.unwrap();
-    let job = rig.succeed(id).await.unwrap();
-    instance.check(&sim, &job, &content).unwrap();
-    let new: InstanceId = made(&job, "instance", instance.id.as_str()).parse().unwrap();
-    let restored = describe(&rig, &new).await;
+    let restored = new_instance(wanted).await;
     assert_eq!(restored.config.availability_zone, "eu-central-1b");
     assert_eq!(restored.config.key_name.as_deref(), Some("other"));
     let at = &restored.config.network_interfaces[0];

@@ -46,7 +46,7 @@ pub(super) struct Held {
     /// The volumes and their snapshots.
     of_volumes: Vec<(VolumeId, SnapshotId)>,
     /// The key that copies have and the snapshots they are of have not.
-    pub(super) key_of_copies: Option<String>,
+    key_of_copies: Option<String>,
     is_vault: bool,
 }
 

@@ -161,7 +161,7 @@ impl State {
             self.step = Step::Follow;
             return;
         }
-        let ((limit, best), limit_now) = (self.before, self.limit);
+        let (limit, best) = self.before;
         match self.step {
             Step::Hold { until } if now < until && rate >= best * CHANGED => {}
             Step::Follow if best == 0.0 && !self.are_alike(rate) => {
@@ -178,7 +178,7 @@ impl State {
             }
             step @ (Step::Shrink | Step::ShrinkFirst) if rate >= best * FREE => {
                 // Less may even be faster: what comes after it has to be as good, not as good as the first was.
-                self.before = (limit_now, best.max(rate));
+                self.before = (self.limit, best.max(rate));
                 self.shrink(step, now);
             }
             Step::ShrinkFirst => {
@@ -229,25 +229,13 @@ mod tests {
 
     /// Calls that take `latency_s` elsewhere and then one after another `work_s` here; answers of `seconds`.
     async fn run(in_flight: &InFlight, pace: f64, latency_s: f64, work_s: f64, seconds: f64) -> f64 {
-        run_while(in_flight, pace, |_sent_s| latency_s, work_s, seconds).await
-    }
-
-    /// As [`run`], with a latency for the moment at which a call is sent.
-    async fn run_while(
-        in_flight: &InFlight,
-        pace: f64,
-        latency_s: impl Fn(f64) -> f64,
-        work_s: f64,
-        seconds: f64,
-    ) -> f64 {
         let start = Instant::now();
         let (mut ready, mut free_at, mut slot, mut answers) = (VecDeque::new(), 0.0_f64, 0.0_f64, 0.0);
         let mut now = 0.0_f64;
         while now < seconds {
             while (ready.len() as f64) < in_flight.limit() {
                 slot = slot.max(now) + 1.0 / pace;
-                let sent = slot.max(now);
-                ready.push_back((slot, sent + latency_s(sent)));
+                ready.push_back((slot, slot.max(now) + latency_s));
             }
             let (sent, arrives) = ready.pop_front().unwrap();
             free_at = free_at.max(arrives) + work_s;
@@ -269,14 +257,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_beginning_is_no_measure_of_what_follows() {
-        // Connections are made, caches are cold: the first answers are slower, and unlike each other.
-        for extra_s in [0.010, 0.025, 0.060, 0.120] {
-            let latency =
-                |sent_s: f64| if sent_s < 0.3 { 0.020 + extra_s * (0.3 - sent_s) / 0.3 } else { 0.020 };
+        // As it was seen at 20 ms: connections are made, caches are cold, and the first answers are unlike each other.
+        for first_rate in [300.0, 500.0, 663.0] {
             let in_flight = InFlight::new(990.0);
-            run_while(&in_flight, 990.0, latency, 0.000_1, 3.0).await;
-            let rate = run(&in_flight, 990.0, 0.020, 0.000_1, 9.0).await;
-            assert!(rate > 965.0, "{extra_s}: {rate} at {}", in_flight.limit());
+            let mut state = in_flight.state.lock().unwrap();
+            state.shortest_s = 0.022;
+            state.turn(first_rate, 990.0, 0.043, Instant::now());
+            assert_eq!(state.step, Step::ShrinkFirst);
+            // From then on all calls take about as long.
+            for _ in 0..12 {
+                let rate = (state.limit / 0.0235).min(990.0);
+                state.shortest_s = 0.021;
+                state.turn(rate, 990.0, 0.0235, Instant::now());
+            }
+            assert!(state.limit / 0.0235 > 970.0, "{first_rate}: {:?} at {}", state.step, state.limit);
         }
     }
 

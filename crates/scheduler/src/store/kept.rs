@@ -6,6 +6,7 @@ use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::{InstanceId, MediaAgentId, RecoveryPointId, TaskId};
 use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::StoreError;
 use super::ledger::{COLUMNS, MAX_ENTRIES, read};
@@ -40,15 +41,15 @@ pub(super) async fn keep(
 
 /// Ids of the snapshots of the instance's volumes that are kept for what `task` made.
 pub(super) async fn snapshots_of(conn: &mut AnyConnection, task: TaskId) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT object_ids FROM ledger WHERE task_id = $1 AND state = 'kept' \
-         AND purpose IN ('backup_source', 'recovery_point')",
+    ids_of(
+        sqlx::query(
+            "SELECT object_ids FROM ledger WHERE task_id = $1 AND state = 'kept' \
+             AND purpose IN ('backup_source', 'recovery_point')",
+        )
+        .bind(task.to_string())
+        .fetch_all(conn)
+        .await?,
     )
-    .bind(task.to_string())
-    .fetch_all(conn)
-    .await?;
-    let ids = rows.iter().map(|row| row.json::<Vec<String>>("object_ids")).collect::<Result<Vec<_>, _>>()?;
-    Ok(ids.into_iter().flatten().collect())
 }
 
 /// Ids of the copies of those snapshots that are kept in vaults for what `task` made.
@@ -56,13 +57,18 @@ pub(super) async fn vault_copies_of(
     conn: &mut AnyConnection,
     task: TaskId,
 ) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT object_ids FROM ledger WHERE task_id = $1 AND state = 'kept' AND kind = 'snapshot' \
-         AND purpose = 'vault'",
+    ids_of(
+        sqlx::query(
+            "SELECT object_ids FROM ledger WHERE task_id = $1 AND state = 'kept' AND kind = 'snapshot' \
+             AND purpose = 'vault'",
+        )
+        .bind(task.to_string())
+        .fetch_all(conn)
+        .await?,
     )
-    .bind(task.to_string())
-    .fetch_all(conn)
-    .await?;
+}
+
+fn ids_of(rows: Vec<AnyRow>) -> Result<Vec<String>, StoreError> {
     let ids = rows.iter().map(|row| row.json::<Vec<String>>("object_ids")).collect::<Result<Vec<_>, _>>()?;
     Ok(ids.into_iter().flatten().collect())
 }
