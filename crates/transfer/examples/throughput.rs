@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use snapferry_transfer::twin::{MemoryStore, MemoryVolume, seeded_block, zero_block};
+use snapferry_transfer::twin::{MemoryStore, MemoryVolume, seeded_block};
+use snapferry_transfer::zero_block;
 use snapferry_transfer::{
     Block, BlockListing, BlockSource, BudgetPermit, ByteBudget, HighWater, ListedBlock, Scratch, Sealer,
     TransferError, WorkPool, back_up_volume, copy_blocks, restore_volume, sha256,

@@ -2,7 +2,7 @@
 //! and its pages are faulted in and zeroed again on the next block: a quarter of a backup's time. Each begins at a
 //! multiple of [`ALIGNMENT`], so that a device takes it without a copy.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -17,15 +17,18 @@ pub fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().align_offset(ALIGNMENT) == 0
 }
 
-/// Buffers that wait for their next use; clones share them.
-#[derive(Clone)]
-pub struct BlockBuffers {
-    home: Arc<Home>,
-}
+/// Idle buffers kept at most: as many blocks as an agent's memory budget has unless told otherwise, 97 MiB. With fewer,
+/// what is in flight beyond them comes from the allocator each time: 100 MiB more at the peak of a backup, and a tenth
+/// more of its time.
+const MAX_IDLE: usize = 192;
+/// What stays when a transfer ends.
+const KEPT: usize = 32;
 
-struct Home {
+/// One for the process, as the memory budget is.
+static IDLE: Idle = Idle { free: Mutex::new(Vec::new()) };
+
+struct Idle {
     free: Mutex<Vec<Vec<u8>>>,
-    max_free: usize,
 }
 
 /// A buffer in use, of up to a sealed block's size. Dropped, also as [`Bytes`], it waits for its next use.
@@ -33,39 +36,41 @@ pub struct BlockBuffer {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
-    home: Arc<Home>,
+    idle: &'static Idle,
 }
 
-impl std::fmt::Debug for BlockBuffers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlockBuffers").field("n_free", &self.home.free().len()).finish_non_exhaustive()
-    }
+/// Gives idle buffers back to the system but for a few: a transfer has ended. Others that go on take new ones once.
+pub(crate) fn let_go() {
+    IDLE.keep(KEPT);
 }
 
-impl Home {
+impl Idle {
     fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl BlockBuffers {
-    /// Keeps at most `max_free` idle buffers of 517 KiB.
-    #[must_use]
-    pub fn new(max_free: usize) -> Self {
-        Self { home: Arc::new(Home { free: Mutex::new(Vec::with_capacity(max_free)), max_free }) }
+    fn keep(&self, n: usize) {
+        let mut free = self.free();
+        let rest = if free.len() > n { free.split_off(n) } else { Vec::new() };
+        drop(free);
+        drop(rest);
     }
 
-    /// A buffer of `len` bytes, at most a sealed block's 524,324; what lies in it is what its last use left.
-    #[must_use]
-    pub fn take(&self, len: usize) -> BlockBuffer {
-        let kept = self.home.free().pop();
+    fn take(&'static self, len: usize) -> BlockBuffer {
+        let kept = self.free().pop();
         let bytes = kept.unwrap_or_else(|| vec![0; MAX_RECORD_BYTES + ALIGNMENT]);
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        BlockBuffer { start, len: len.min(MAX_RECORD_BYTES), bytes, home: Arc::clone(&self.home) }
+        BlockBuffer { start, len: len.min(MAX_RECORD_BYTES), bytes, idle: self }
     }
 }
 
 impl BlockBuffer {
+    /// A buffer of `len` bytes, at most a sealed block's 524,324; what lies in it is what its last use left.
+    #[must_use]
+    pub fn take(len: usize) -> Self {
+        IDLE.take(len)
+    }
+
     /// The bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.start..self.start + self.len).unwrap_or_default()
@@ -86,8 +91,8 @@ impl AsRef<[u8]> for BlockBuffer {
 
 impl Drop for BlockBuffer {
     fn drop(&mut self) {
-        let mut free = self.home.free();
-        if free.len() < self.home.max_free {
+        let mut free = self.idle.free();
+        if free.len() < MAX_IDLE {
             free.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -99,18 +104,23 @@ mod tests {
 
     #[test]
     fn a_dropped_buffer_is_used_again_and_no_more_are_kept_than_allowed() {
-        let buffers = BlockBuffers::new(1);
-        let mut first = buffers.take(4);
+        static IDLE: Idle = Idle { free: Mutex::new(Vec::new()) };
+        let mut first = IDLE.take(4);
         assert!(is_aligned(first.as_ref()));
         first.as_mut_slice().copy_from_slice(b"abcd");
         let shared = first.freeze();
-        let (clone, second) = (shared.clone(), buffers.take(2));
+        let (clone, second) = (shared.clone(), IDLE.take(2));
         drop(shared);
-        assert_eq!(buffers.home.free().len(), 0, "a clone still holds it");
+        assert_eq!(IDLE.free().len(), 0, "a clone still holds it");
         assert_eq!(&clone[..], b"abcd");
         drop(clone);
         drop(second);
-        assert_eq!(buffers.home.free().len(), 1);
-        assert_eq!(buffers.take(usize::MAX).as_ref().len(), MAX_RECORD_BYTES);
+        assert_eq!(IDLE.free().len(), 2);
+        assert_eq!(IDLE.take(usize::MAX).as_ref().len(), MAX_RECORD_BYTES);
+        let many: Vec<_> = (0..MAX_IDLE + 10).map(|_| IDLE.take(1)).collect();
+        drop(many);
+        assert_eq!(IDLE.free().len(), MAX_IDLE);
+        IDLE.keep(KEPT);
+        assert_eq!(IDLE.free().len(), KEPT);
     }
 }

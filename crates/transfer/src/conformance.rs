@@ -15,7 +15,8 @@ use crate::scratch::Scratch;
 use crate::seal::Sealer;
 use crate::sink::{BlockTarget, ChunkSink, SealedChunk};
 use crate::source::{BlockSource, ChunkSource};
-use crate::twin::{seeded_block, zero_block};
+use crate::twin::seeded_block;
+use crate::zero::zero_block;
 
 /// A source with at least one block that can be read. `from_block` splits its listing somewhere inside.
 ///

@@ -31,11 +31,12 @@ pub mod source;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod twin;
+mod zero;
 
 pub use backup::{VolumeSummary, back_up_volume};
 pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
 pub use budget::{BudgetPermit, ByteBudget};
-pub use buffers::{BlockBuffer, BlockBuffers};
+pub use buffers::BlockBuffer;
 pub use copy::{CopySummary, copy_blocks, resume_copy};
 pub use device::{DeviceSource, DeviceTarget, Overwrite};
 pub use error::{ErrorClass, TransferError};
@@ -51,3 +52,4 @@ pub use scratch::Scratch;
 pub use seal::{SealedLeaf, Sealer};
 pub use sink::{BlockTarget, ChunkSink, MAX_HOLE_BLOCKS, SealedChunk, TargetNeeds};
 pub use source::{BaseLeaves, BlockListing, BlockSource, ChunkSource};
+pub use zero::{is_zero, zero_block};

@@ -3,16 +3,20 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use snapferry_types::{ChunkId, Sha256Digest};
+use snapferry_types::{BLOCK_SIZE, ChunkId, Sha256Digest, ZERO_BLOCK_SHA256};
 
 use crate::block::{BlockKind, BlockState, Leaf};
 use crate::record::{self, Compression, SealError};
 use crate::scratch::Scratch;
 use crate::seal::{Named, SealedLeaf, Sealer};
+use crate::zero::is_zero;
 
-/// SHA-256 of bytes.
+/// SHA-256 of bytes; that of a block of zeroes is known and not computed.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Sha256Digest {
+    if bytes.len() == BLOCK_SIZE && is_zero(bytes) {
+        return ZERO_BLOCK_SHA256;
+    }
     let digest = digest::digest(&digest::SHA256, bytes);
     Sha256Digest::try_from(digest.as_ref()).expect("a SHA-256 has 32 bytes")
 }

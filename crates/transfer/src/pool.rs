@@ -6,19 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::buffers::BlockBuffers;
 use crate::error::{ErrorClass, TransferError};
 use crate::scratch::Scratch;
-
-/// Idle buffers between one use and the next: 8 MiB.
-const MAX_FREE_BUFFERS: usize = 16;
 
 /// A bounded pool of CPU workers; clones share it.
 #[derive(Clone)]
 pub struct WorkPool {
     slots: Arc<Semaphore>,
     scratches: Arc<Mutex<Vec<Scratch>>>,
-    buffers: BlockBuffers,
     n_workers: usize,
 }
 
@@ -36,7 +31,6 @@ impl WorkPool {
         Self {
             slots: Arc::new(Semaphore::new(n_workers)),
             scratches: Arc::new(Mutex::new(Vec::with_capacity(n_workers))),
-            buffers: BlockBuffers::new(MAX_FREE_BUFFERS),
             n_workers,
         }
     }
@@ -66,12 +60,12 @@ impl WorkPool {
             .acquire_owned()
             .await
             .map_err(|_| internal("the work pool is closed".to_owned()))?;
-        let (scratches, buffers) = (Arc::clone(&self.scratches), self.buffers.clone());
+        let scratches = Arc::clone(&self.scratches);
         // The result goes by a channel, so that one that nobody waits for is dropped before the worker is free.
         let (done_in, done) = oneshot::channel();
         let job = tokio::task::spawn_blocking(move || {
             let kept = lock(&scratches).pop();
-            let result = kept.map_or_else(|| Scratch::with_buffers(buffers), Ok).map(|mut scratch| {
+            let result = kept.map_or_else(Scratch::new, Ok).map(|mut scratch| {
                 let result = work(&mut scratch);
                 lock(&scratches).push(scratch);
                 result

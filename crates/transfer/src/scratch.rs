@@ -5,7 +5,7 @@ use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use crate::buffers::{BlockBuffer, BlockBuffers};
+use crate::buffers::BlockBuffer;
 use crate::record::{MAX_PLAIN_BYTES, SealError};
 
 /// zstd level of chunks: the slowest stage of a backup, so the fastest level.
@@ -16,7 +16,6 @@ pub struct Scratch {
     compressor: Compressor<'static>,
     decompressor: Decompressor<'static>,
     buffer: Vec<u8>,
-    buffers: BlockBuffers,
 }
 
 impl Scratch {
@@ -25,35 +24,26 @@ impl Scratch {
     /// # Errors
     /// zstd has no memory.
     pub fn new() -> io::Result<Self> {
-        Self::with_buffers(BlockBuffers::new(2))
-    }
-
-    /// New contexts, whose results lie in `buffers`.
-    ///
-    /// # Errors
-    /// zstd has no memory.
-    pub fn with_buffers(buffers: BlockBuffers) -> io::Result<Self> {
         Ok(Self {
-            buffers,
             compressor: Compressor::new(LEVEL)?,
             decompressor: Decompressor::new()?,
             buffer: vec![0; MAX_PLAIN_BYTES],
         })
     }
 
-    /// One zstd frame of `plain`, if it is shorter than `plain`; and the buffers for what is made of it.
-    pub(crate) fn compress(&mut self, plain: &[u8]) -> (Option<&[u8]>, &BlockBuffers) {
+    /// One zstd frame of `plain`, if it is shorter than `plain`.
+    pub(crate) fn compress(&mut self, plain: &[u8]) -> Option<&[u8]> {
         // A destination of the exact limit makes zstd give up on what does not shrink; its only other error is a
         // lack of memory, and then the plain block is as good.
         let limit = plain.len().saturating_sub(1).min(self.buffer.len());
         let room = self.buffer.get_mut(..limit).unwrap_or_default();
         let frame_len = self.compressor.compress_to_buffer(plain, room).ok();
-        (frame_len.and_then(|len| self.buffer.get(..len)), &self.buffers)
+        frame_len.and_then(|len| self.buffer.get(..len))
     }
 
     /// A buffer of `len` bytes, at most a sealed block's.
     pub(crate) fn take_buffer(&self, len: usize) -> BlockBuffer {
-        self.buffers.take(len)
+        BlockBuffer::take(len)
     }
 
     /// Fills `frame_len` bytes by `fill` and decompresses them to exactly `plain_len` bytes, at most a block's. The
@@ -68,7 +58,7 @@ impl Scratch {
             return Ok(Err(format!("a frame of {frame_len} bytes")));
         };
         fill(frame)?;
-        let mut plain = self.buffers.take(plain_len.min(MAX_PLAIN_BYTES));
+        let mut plain = BlockBuffer::take(plain_len.min(MAX_PLAIN_BYTES));
         Ok(match self.decompressor.decompress_to_buffer(frame, plain.as_mut_slice()) {
             Ok(len) if len == plain_len => Ok(plain),
             Ok(len) => Err(format!("it decompresses to {len} bytes, not {plain_len}")),

@@ -33,6 +33,7 @@ use snapferry_types::{ChunkId, LEAF_BLOCKS, PageId, Sha256Digest};
 use zeroize::Zeroizing;
 
 use crate::block::{BlockKind, BlockState, Leaf};
+use crate::buffers::BlockBuffer;
 use crate::record::{self, Compression, SealError, engine};
 use crate::scratch::Scratch;
 use crate::sink::SealedChunk;
@@ -132,7 +133,7 @@ impl Sealer {
     ) -> Result<SealedChunk, SealError> {
         let what = Named::Chunk(id);
         let (key, nonce) = (self.chunk_key(id), self.nonce(&what)?);
-        let (compressed, buffers) = scratch.compress(plain);
+        let compressed = scratch.compress(plain);
         let (compression, content) = match compressed {
             Some(shorter) => (Compression::Zstd, shorter),
             None => (Compression::None, plain),
@@ -146,7 +147,7 @@ impl Sealer {
             fill(&mut record)?;
             Bytes::from(record)
         } else {
-            let mut record = buffers.take(len);
+            let mut record = BlockBuffer::take(len);
             fill(record.as_mut_slice())?;
             record.freeze()
         };

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use snapferry_types::{BLOCK_SIZE, BlockIndex, ChunkId, Sha256Digest, ZERO_BLOCK_SHA256};
+use snapferry_types::{BLOCK_SIZE, BlockIndex, ChunkId, Sha256Digest};
 
 use crate::block::{Block, Leaf, ListedBlock};
 use crate::budget::BudgetPermit;
@@ -360,14 +360,6 @@ pub fn linear_aggregate(volume: &MemoryVolume) -> (u32, Sha256Digest) {
         digests.extend_from_slice(&sha256(data).0);
     }
     (u32::try_from(digests.len() / 32).unwrap_or(u32::MAX), sha256(&digests))
-}
-
-/// A block of zeroes.
-#[must_use]
-pub fn zero_block() -> Bytes {
-    let zeroes = Bytes::from(vec![0_u8; BLOCK_SIZE]);
-    debug_assert_eq!(sha256(&zeroes), ZERO_BLOCK_SHA256);
-    zeroes
 }
 
 /// A block whose bytes follow from `seed`: half of it compresses well.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use snapferry_transfer::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block, zero_block};
+use snapferry_transfer::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block};
+use snapferry_transfer::zero_block;
 use snapferry_transfer::{
     BaseLeaves, ByteBudget, HighWater, Sealer, WorkPool, back_up_volume, restore_volume,
 };

@@ -12,10 +12,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::stream::StreamExt;
 use snapferry_transfer::{
-    Block, BlockBuffers, BlockListing, BlockSource, BudgetPermit, ErrorClass, ListedBlock, TransferError,
+    Block, BlockBuffer, BlockListing, BlockSource, BudgetPermit, ErrorClass, ListedBlock, TransferError,
+    is_zero, zero_block,
 };
 use snapferry_types::block::blocks_in_gib;
-use snapferry_types::{BLOCK_SIZE, Sha256Digest, SnapshotId};
+use snapferry_types::{BLOCK_SIZE, Sha256Digest, SnapshotId, ZERO_BLOCK_SHA256};
 use tokio::time::Instant;
 
 use crate::ebs::attempts::{Attempts, Outcome, ReadFigures};
@@ -166,14 +167,19 @@ impl EbsSnapshotSource {
             Ok(named) => named,
             Err(error) => return Outcome::Permanent(error),
         };
-        let (data, found) = match collect(reply.block_data, &self.account.clients().buffers).await {
-            Ok(read) => read,
+        let read = if named == ZERO_BLOCK_SHA256 {
+            collect_zeroes(reply.block_data).await
+        } else {
+            collect(reply.block_data).await
+        };
+        let detail = match read {
+            Ok(Read::Bytes(data, found)) if found == named => return Outcome::Done((data, found)),
+            Ok(Read::Bytes(_, found)) => format!("its bytes hash to {found}, EBS named {named}"),
+            Ok(Read::NotZero) => {
+                "it has bytes that are not zero, EBS named the checksum of zeroes".to_owned()
+            }
             Err(cause) => return Outcome::Again(asked.unavailable(cause)),
         };
-        if found == named {
-            return Outcome::Done((data, found));
-        }
-        let detail = format!("its bytes hash to {found}, EBS named {named}");
         if is_second_look {
             tracing::warn!(snapshot = %self.snapshot, block = block.index.0, %detail, "a block does not match again");
         }
@@ -223,11 +229,19 @@ fn checksum_of(asked: &Asked<'_>, text: Option<&str>) -> Result<Sha256Digest, Aw
     bytes.map(Sha256Digest).ok_or_else(|| asked.lacks("an x-amz-Checksum that is 32 bytes in base64"))
 }
 
+/// What came as a block's body.
+enum Read {
+    /// Its bytes and their hash.
+    Bytes(Bytes, Sha256Digest),
+    /// Not only zeroes, of which it should be.
+    NotZero,
+}
+
 /// The body in one piece, and its hash, computed piece by piece while it is in the cache. It lies in a buffer that
 /// is used again: half a MiB from the allocator is faulted in and zeroed anew each time.
-async fn collect(mut body: ByteStream, buffers: &BlockBuffers) -> Result<(Bytes, Sha256Digest), String> {
+async fn collect(mut body: ByteStream) -> Result<Read, String> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    let mut buffer = buffers.take(BLOCK_SIZE);
+    let mut buffer = BlockBuffer::take(BLOCK_SIZE);
     let mut filled = 0;
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| format!("the body broke off: {error}"))?;
@@ -243,5 +257,19 @@ async fn collect(mut body: ByteStream, buffers: &BlockBuffers) -> Result<(Bytes,
         return Err(format!("the body ended after {filled} of {BLOCK_SIZE} bytes"));
     }
     let found = Sha256Digest::try_from(hash.finish().as_ref()).map_err(|error| error.to_string())?;
-    Ok((buffer.freeze(), found))
+    Ok(Read::Bytes(buffer.freeze(), found))
+}
+
+/// A body that shall be zeroes needs neither memory of its own nor a hash.
+async fn collect_zeroes(mut body: ByteStream) -> Result<Read, String> {
+    let (mut filled, mut all_zero) = (0, true);
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| format!("the body broke off: {error}"))?;
+        filled += piece.len();
+        all_zero = all_zero && is_zero(&piece);
+    }
+    if filled != BLOCK_SIZE {
+        return Err(format!("the body had {filled} bytes instead of {BLOCK_SIZE}"));
+    }
+    Ok(if all_zero { Read::Bytes(zero_block(), ZERO_BLOCK_SHA256) } else { Read::NotZero })
 }

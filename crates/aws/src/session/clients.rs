@@ -9,8 +9,6 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
-use snapferry_transfer::BlockBuffers;
-
 use crate::quota::{Governor, QuotaSettings};
 
 /// Idle connections kept for each host.
@@ -18,16 +16,12 @@ const MAX_IDLE_CONNECTIONS: usize = 320;
 /// AWS closes an idle connection after about a minute; ours goes before, and its buffers with it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Block buffers kept for their next use: 16 MiB.
-const MAX_IDLE_BUFFERS: usize = 32;
-
 /// Shared by all accounts of a process.
 #[derive(Debug, Clone)]
 pub struct Clients {
     http: SharedHttpClient,
     http_without_proxy: SharedHttpClient,
     pub(crate) governor: Arc<Governor>,
-    pub(crate) buffers: BlockBuffers,
 }
 
 impl Clients {
@@ -38,7 +32,6 @@ impl Clients {
             http: http_client(ProxyConfig::from_env()),
             http_without_proxy: http_client(ProxyConfig::disabled()),
             governor: Arc::new(Governor::new(settings)),
-            buffers: BlockBuffers::new(MAX_IDLE_BUFFERS),
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use awssim::faults::{Behaviour, Effect, Latency, Quotas, Rule};
 use futures::StreamExt;
 use snapferry_aws::{Account, AwsError, Clients, EbsSnapshotSource, QuotaSettings};
-use snapferry_transfer::{BlockSource, BudgetPermit, ErrorClass, ListedBlock, TransferError};
+use snapferry_transfer::{BlockSource, BudgetPermit, ErrorClass, ListedBlock, TransferError, zero_block};
 use snapferry_types::block::BLOCKS_PER_GIB;
-use snapferry_types::{BLOCK_SIZE, Sha256Digest};
+use snapferry_types::{BLOCK_SIZE, Sha256Digest, ZERO_BLOCK_SHA256};
 
 use crate::world::{EXTERNAL_ID, SOON, TestWorld, purpose};
 
@@ -191,6 +191,28 @@ async fn a_block_that_never_matches_is_corrupt_and_read_twice() {
     assert_eq!(error.class, ErrorClass::Corrupt);
     assert!(error.message.contains("snap-0c"), "{error}");
     assert_eq!(account.calls().calls_of("GetSnapshotBlock"), 2);
+}
+
+#[tokio::test]
+async fn a_bit_in_a_block_of_zeroes_is_seen() {
+    let world = TestWorld::start().await;
+    let account = world.tenant().await;
+    let id = world.synthetic("snap-0c", 1, None);
+    let source = EbsSnapshotSource::open(&account, &id).await.unwrap();
+    let blocks = listing(&source, 0).await;
+    let hashes = truth(&world, "snap-0c", &blocks[..50]);
+    let zero = blocks.iter().find(|block| hashes[&block.index.0] == ZERO_BLOCK_SHA256).unwrap();
+    let whole = source.read(zero, BudgetPermit::free()).await.unwrap();
+    assert_eq!((whole.data, whole.sha256), (zero_block(), ZERO_BLOCK_SHA256));
+    world.hurt("GetSnapshotBlock", Effect::FlipBit, Some(1), 1.0);
+    assert_eq!(source.read(zero, BudgetPermit::free()).await.unwrap().data, zero_block());
+    assert_eq!((world.fired("flip_bit"), source.figures().mismatches), (1, 1));
+    world.hurt("GetSnapshotBlock", Effect::FlipBit, Some(2), 1.0);
+    let error = source.read(zero, BudgetPermit::free()).await.unwrap_err();
+    assert_eq!((error.class, world.fired("flip_bit")), (ErrorClass::Corrupt, 3), "{error}");
+    world.hurt("GetSnapshotBlock", Effect::TruncateBody { keep_bytes: None }, Some(1), 1.0);
+    assert_eq!(source.read(zero, BudgetPermit::free()).await.unwrap().data, zero_block());
+    assert_eq!(world.fired("truncate_body"), 1);
 }
 
 #[tokio::test]

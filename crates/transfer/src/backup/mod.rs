@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::ByteBudget;
+use crate::buffers;
 use crate::error::TransferError;
 use crate::pool::WorkPool;
 use crate::progress::TransferProgress;
@@ -93,11 +94,10 @@ pub async fn back_up_volume(
     };
     let parts = run::Parts { source, sink, base, sealer, budget, workers: workers.clone(), progress };
     let mut run = run::Run::new(parts, durable);
-    match run.transfer(&stop).await {
-        Ok(()) => Ok(run.summary()),
-        Err(error) => {
-            run.wind_down().await;
-            Err(error)
-        }
+    let done = run.transfer(&stop).await;
+    if done.is_err() {
+        run.wind_down().await;
     }
+    buffers::let_go();
+    done.map(|()| run.summary())
 }

@@ -17,7 +17,8 @@ use crate::progress::TransferProgress;
 use crate::seal::Sealer;
 use crate::sink::ChunkSink;
 use crate::source::{BaseLeaves, BlockSource};
-use crate::twin::{MemoryStore, MemoryVolume, seeded_block, zero_block};
+use crate::twin::{MemoryStore, MemoryVolume, seeded_block};
+use crate::zero::zero_block;
 
 const N_BLOCKS: u32 = 5_000;
 

@@ -19,6 +19,7 @@ use tracing::Instrument;
 use crate::aggregate::Aggregate;
 use crate::block::{Block, ListedBlock};
 use crate::budget::ByteBudget;
+use crate::buffers;
 use crate::error::{ErrorClass, TransferError};
 use crate::high_water::{HighWater, Window};
 use crate::progress::TransferProgress;
@@ -150,6 +151,7 @@ pub async fn resume_copy(
     copy.writes.shutdown().await;
     copy.persists.shutdown().await;
     copy.to_write.clear();
+    buffers::let_go();
     done?;
     let (n_written, aggregate) = copy.aggregate.finish();
     tokio::select! {

@@ -13,7 +13,8 @@ use crate::error::{ErrorClass, TransferError};
 use crate::fault::{Fault, FaultPlan, Faulty, When};
 use crate::high_water::HighWater;
 use crate::sink::{BlockTarget, TargetNeeds};
-use crate::twin::{MemoryVolume, linear_aggregate, seeded_block, zero_block};
+use crate::twin::{MemoryVolume, linear_aggregate, seeded_block};
+use crate::zero::zero_block;
 
 const N_BLOCKS: u32 = 5_000;
 

@@ -11,7 +11,7 @@ use snapferry_types::{BLOCK_SIZE, BlockIndex};
 use super::{IN_FLIGHT, open};
 use crate::block::{Block, ListedBlock};
 use crate::budget::BudgetPermit;
-use crate::buffers::BlockBuffers;
+use crate::buffers::BlockBuffer;
 use crate::error::TransferError;
 use crate::file::{blocking, failed, os};
 use crate::open::sha256;
@@ -24,7 +24,6 @@ pub struct DeviceSource {
     n_blocks: u32,
     in_flight: usize,
     listing: Option<Arc<dyn BlockSource>>,
-    buffers: BlockBuffers,
 }
 
 impl DeviceSource {
@@ -40,15 +39,13 @@ impl DeviceSource {
     ) -> Result<Self, TransferError> {
         let path = path.into();
         let file = Arc::new(open(&path, n_blocks, false)?);
-        let buffers = BlockBuffers::new(IN_FLIGHT);
-        Ok(Self { file, path: Arc::new(path), n_blocks, in_flight: IN_FLIGHT, listing, buffers })
+        Ok(Self { file, path: Arc::new(path), n_blocks, in_flight: IN_FLIGHT, listing })
     }
 
     /// Reads in flight, 32 unless told.
     #[must_use]
     pub fn with_in_flight(self, in_flight: usize) -> Self {
-        let in_flight = in_flight.max(1);
-        Self { in_flight, buffers: BlockBuffers::new(in_flight), ..self }
+        Self { in_flight: in_flight.max(1), ..self }
     }
 }
 
@@ -82,7 +79,7 @@ impl BlockSource for DeviceSource {
 
     async fn read(&self, block: &ListedBlock, permit: BudgetPermit) -> Result<Block, TransferError> {
         let (file, path, index) = (Arc::clone(&self.file), Arc::clone(&self.path), block.index);
-        let mut buffer = self.buffers.take(BLOCK_SIZE);
+        let mut buffer = BlockBuffer::take(BLOCK_SIZE);
         blocking(move || {
             read_block(&file, &path, index, buffer.as_mut_slice())?;
             let data = buffer.freeze();

@@ -11,7 +11,7 @@ use snapferry_types::{BLOCK_SIZE, BlockIndex, Sha256Digest};
 
 use super::{IN_FLIGHT, open};
 use crate::block::Block;
-use crate::buffers::{BlockBuffers, is_aligned};
+use crate::buffers::{BlockBuffer, is_aligned};
 use crate::error::{ErrorClass, TransferError};
 use crate::file::{blocking, failed, os};
 use crate::sink::{BlockTarget, TargetNeeds};
@@ -41,7 +41,6 @@ pub struct DeviceTarget {
 struct Device {
     file: File,
     path: PathBuf,
-    buffers: BlockBuffers,
     n_failed: AtomicU64,
 }
 
@@ -57,8 +56,7 @@ impl DeviceTarget {
     ) -> Result<Self, TransferError> {
         let path = path.into();
         let file = open(&path, n_blocks, true)?;
-        let buffers = BlockBuffers::new(IN_FLIGHT);
-        let device = Arc::new(Device { file, path, buffers, n_failed: AtomicU64::new(0) });
+        let device = Arc::new(Device { file, path, n_failed: AtomicU64::new(0) });
         Ok(Self { device, n_blocks, in_flight: IN_FLIGHT, overwrite })
     }
 
@@ -102,7 +100,7 @@ impl Device {
         let written = if is_aligned(data) {
             os::write_all_at(&self.file, data, offset)
         } else {
-            let mut aligned = self.buffers.take(BLOCK_SIZE);
+            let mut aligned = BlockBuffer::take(BLOCK_SIZE);
             aligned.as_mut_slice().copy_from_slice(data);
             os::write_all_at(&self.file, aligned.as_ref(), offset)
         };
@@ -118,7 +116,7 @@ impl Device {
         if os::zero_range(&self.file, offset, len).map_err(doing)? {
             return Ok(());
         }
-        let mut zeroes = self.buffers.take(BLOCK_SIZE);
+        let mut zeroes = BlockBuffer::take(BLOCK_SIZE);
         zeroes.as_mut_slice().fill(0);
         for block in 0..u64::from(n_blocks) {
             os::write_all_at(&self.file, zeroes.as_ref(), offset + block * BLOCK).map_err(doing)?;

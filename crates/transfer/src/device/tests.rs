@@ -19,7 +19,8 @@ use crate::pool::WorkPool;
 use crate::restore::restore_volume;
 use crate::seal::Sealer;
 use crate::source::BlockSource;
-use crate::twin::{MemoryStore, MemoryVolume, seeded_block, zero_block};
+use crate::twin::{MemoryStore, MemoryVolume, seeded_block};
+use crate::zero::zero_block;
 
 const N_BLOCKS: u32 = 40;
 

@@ -13,7 +13,7 @@ use snapferry_types::{BLOCK_SIZE, BlockIndex};
 use super::{IN_FLIGHT, blocking, failed, os};
 use crate::block::{Block, ListedBlock};
 use crate::budget::BudgetPermit;
-use crate::buffers::{BlockBuffer, BlockBuffers};
+use crate::buffers::BlockBuffer;
 use crate::error::{ErrorClass, TransferError};
 use crate::open::sha256;
 use crate::source::{BlockListing, BlockSource};
@@ -27,7 +27,6 @@ pub struct FileSource {
     path: PathBuf,
     len: u64,
     n_blocks: u32,
-    buffers: BlockBuffers,
 }
 
 impl FileSource {
@@ -43,7 +42,7 @@ impl FileSource {
             let message = format!("{} has {len} bytes, more than a volume can", path.display());
             TransferError::new(ErrorClass::Invalid, message)
         })?;
-        Ok(Self { file: Arc::new(file), path, len, n_blocks, buffers: BlockBuffers::new(IN_FLIGHT) })
+        Ok(Self { file: Arc::new(file), path, len, n_blocks })
     }
 
     /// Blocks of the next run of data at or after a block.
@@ -98,7 +97,7 @@ impl BlockSource for FileSource {
 
     async fn read(&self, block: &ListedBlock, permit: BudgetPermit) -> Result<Block, TransferError> {
         let (file, path, index) = (Arc::clone(&self.file), self.path.clone(), block.index);
-        let buffer = self.buffers.take(BLOCK_SIZE);
+        let buffer = BlockBuffer::take(BLOCK_SIZE);
         blocking(move || {
             let data = read_block(&file, &path, index, buffer)?;
             Ok(Block { index, sha256: sha256(&data), data, permit })

@@ -12,6 +12,7 @@ use super::{IN_FLIGHT, blocking, failed, os};
 use crate::block::Block;
 use crate::error::{ErrorClass, TransferError};
 use crate::sink::{BlockTarget, TargetNeeds};
+use crate::zero::zero_block;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Blanking goes on in steps of this many bytes.
@@ -121,9 +122,8 @@ fn blank_range(file: &File, offset: u64, len: u64) -> std::io::Result<()> {
     if os::punch(file, offset, len)? {
         return Ok(());
     }
-    let zeroes = vec![0; BLOCK_SIZE];
     for block in 0..len / BLOCK {
-        os::write_all_at(file, &zeroes, offset + block * BLOCK)?;
+        os::write_all_at(file, &zero_block(), offset + block * BLOCK)?;
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use crate::budget::ByteBudget;
 use crate::conformance::{check_block_source, check_block_target};
 use crate::copy::copy_blocks;
 use crate::source::BlockSource;
-use crate::twin::{MemoryVolume, linear_aggregate, seeded_block, zero_block};
+use crate::twin::{MemoryVolume, linear_aggregate, seeded_block};
+use crate::zero::zero_block;
 
 fn volume() -> Arc<MemoryVolume> {
     let volume = MemoryVolume::new(3_000, 4);

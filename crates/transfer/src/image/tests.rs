@@ -22,7 +22,8 @@ use crate::open::sha256;
 use crate::progress::TransferProgress;
 use crate::sink::BlockTarget;
 use crate::source::BlockSource;
-use crate::twin::{MemoryVolume, seeded_block, zero_block};
+use crate::twin::{MemoryVolume, seeded_block};
+use crate::zero::zero_block;
 
 fn qemu_img(args: &[&str]) -> String {
     let done = Command::new("qemu-img").args(args).output();

@@ -19,6 +19,7 @@ use snapferry_types::Sha256Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::ByteBudget;
+use crate::buffers;
 use crate::error::{ErrorClass, TransferError};
 use crate::high_water::HighWater;
 use crate::pool::WorkPool;
@@ -97,6 +98,7 @@ pub async fn restore_volume(
     let mut run = run::Run::new(parts, mark);
     let done = run.transfer(&stop).await;
     run.shut_down().await;
+    buffers::let_go();
     done?;
     let summary = run.summary();
     tokio::select! {

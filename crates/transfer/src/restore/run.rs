@@ -31,6 +31,7 @@ use crate::seal::Sealer;
 use crate::sink::BlockTarget;
 use crate::source::ChunkSource;
 use crate::tasks::{joined, next};
+use crate::zero::zero_block;
 
 /// What a restore works with.
 pub(super) struct Parts {
@@ -61,7 +62,6 @@ struct Listed {
 pub(super) struct Run<'a> {
     parts: Parts,
     budget: Arc<CachedBudget>,
-    zeroes: Bytes,
     mark: HighWater<'a>,
     window: Window,
     leaves: Option<BoxStream<'static, Result<Leaf, TransferError>>>,
@@ -97,7 +97,6 @@ impl<'a> Run<'a> {
         let (n_blocks, from_leaf) = (parts.target.n_blocks(), mark.from_block / LEAF_BLOCKS);
         Self {
             budget: Arc::new(CachedBudget::new(parts.budget.clone())),
-            zeroes: Bytes::from(vec![0; BLOCK_SIZE]),
             window: mark.window(),
             leaves: Some(Arc::clone(&parts.source).leaves(0)),
             ahead: None,
@@ -290,7 +289,7 @@ impl<'a> Run<'a> {
 
     fn want(&mut self, index: BlockIndex, state: BlockState, sha256: Sha256Digest) {
         if state == BlockState::Zero {
-            let data = self.zeroes.clone();
+            let data = zero_block();
             self.to_write.push_back(ToWrite::Block(Write { index, data, sha256, permit: None }));
             return;
         }

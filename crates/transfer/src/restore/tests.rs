@@ -18,7 +18,8 @@ use crate::pool::WorkPool;
 use crate::seal::Sealer;
 use crate::sink::{BlockTarget, MAX_HOLE_BLOCKS, TargetNeeds};
 use crate::source::ChunkSource;
-use crate::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block, zero_block};
+use crate::twin::{MemoryStore, MemoryVolume, linear_aggregate, seeded_block};
+use crate::zero::zero_block;
 use snapferry_types::tenancy::TenantKeys;
 use snapferry_types::{BlockIndex, Sha256Digest};
 

@@ -7,7 +7,8 @@ use crate::block::{BlockState, Leaf};
 use crate::open::sha256;
 use crate::record::{HEADER_BYTES, SealError, TAG_BYTES};
 use crate::scratch::Scratch;
-use crate::twin::{seeded_block, zero_block};
+use crate::twin::seeded_block;
+use crate::zero::zero_block;
 
 fn keys() -> TenantKeys {
     TenantKeys::new([0x11; 32], [0x22; 32])
