@@ -9,6 +9,7 @@ use snapferry_tests::{
     ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, key_for_both, vault,
     write_data,
 };
+use snapferry_types::aws::Tag;
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
 
@@ -59,6 +60,11 @@ async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
     let of_sealed = (back_up(&rig, &sealed, TransportWish::EbsDirect).await, sealed.content(&sim).unwrap());
     rig.shared_with(0).await.unwrap();
 
+    // What the AWS-managed key encrypts, by a copy under the transit key.
+    let managed = Some(sim.world.managed_key(ACCOUNT, REGION));
+    let managed = TestInstance::place_as(&sim, RESTORABLE, 3, OsFamily::Linux, managed.as_deref()).unwrap();
+    let of_managed = (back_up(&rig, &managed, TransportWish::HotAdd).await, managed.content(&sim).unwrap());
+
     // IntelliSnap with each vault, and a backup copy.
     let mut snapped = Vec::new();
     for (instance, to, region) in [
@@ -92,17 +98,20 @@ async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
         let (point, content) = &of_sealed;
         restored(&rig, (&sealed, content), *point, from, VOLUMES, (transport, None)).await;
     }
+    let (point, content) = &of_managed;
+    restored(&rig, (&managed, content), *point, from, VOLUMES, (TransportWish::HotAdd, None)).await;
     let automatic = (TransportWish::Automatic, None);
     let new = RestoreTarget::Instance(Box::default());
     restored(&rig, (&plain, &of_plain.1), of_plain.0, from, new.clone(), automatic).await;
     restored(&rig, (&sealed, &of_sealed.1), of_sealed.0, from, new, automatic).await;
     let snapshots = RestoreFrom::Snapshot;
     restored(&rig, (&sealed, &of_sealed.1), snapped[3], snapshots, VOLUMES, automatic).await;
+    let outsider = rig.outsider().await.unwrap();
+    ec2::create_tags(&outsider, plain.id.as_str(), &[Tag::new("Name", "not as it was")]).await.unwrap();
     let in_place = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
     restored(&rig, (&plain, &of_plain.1), of_plain.0, from, in_place, automatic).await;
 
     // From the copies in vaults, once the snapshots are gone.
-    let outsider = rig.outsider().await.unwrap();
     for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
         ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
     }
@@ -125,9 +134,7 @@ async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
     for done in [
         ec2::delete_volume(&service, &node_volume).await,
         ec2::detach_volume(&service, &node_volume, false).await,
-        ec2::create_tags(&service, node_volume.as_str(), &[snapferry_types::aws::Tag::new("a", "b")])
-            .await
-            .map(drop),
+        ec2::create_tags(&service, node_volume.as_str(), &[Tag::new("a", "b")]).await.map(drop),
     ] {
         assert!(matches!(done, Err(AwsError::AccessDenied { .. })), "{done:?}");
     }

@@ -3,7 +3,7 @@
 //! or with the new ones.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -213,12 +213,20 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     for volume in &instance.volumes {
         write_data(&sim, volume, 3, 4, 77).unwrap();
     }
+    let outsider = rig.outsider().await.unwrap();
+    let [lost, changed, ..] = original.config.tags.as_slice() else { panic!("{:?}", original.config.tags) };
+    ec2::delete_tags(&outsider, instance.id.as_str(), &[&lost.key]).await.unwrap();
+    let since = [Tag::new(&changed.key, "another value"), Tag::new("since", "the backup")];
+    ec2::create_tags(&outsider, instance.id.as_str(), &since).await.unwrap();
 
     let job = rig.succeed(rig.restore_to(point, IN_PLACE).await.unwrap()).await.unwrap();
     instance.check(&sim, &job, &content).unwrap();
     let restored = describe(&rig, &instance.id).await;
     assert_eq!(restored.state, "running");
     check_volumes(&rig, &original, &restored).await;
+    let wanted: BTreeSet<_> = original.config.tags.iter().chain(&since[1..]).cloned().collect();
+    assert_eq!(restored.config.tags.iter().cloned().collect::<BTreeSet<_>>(), wanted);
+    assert!(has_note(&job, &format!("{} (is {:?}, was \"another value\")", changed.key, changed.value)));
     for old in &instance.volumes {
         let new = made(&job, "volume", old);
         assert!(attached(&rig, &instance.id).await.values().any(|one| one == new));

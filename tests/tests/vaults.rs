@@ -12,7 +12,7 @@ use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::{
     ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says,
-    vault, write_raw_image,
+    vault, write_data, write_raw_image,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish};
@@ -79,6 +79,15 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
         let job =
             restored(&rig, point, RestoreTarget::Instance(Box::default()), TransportWish::Automatic).await;
         instance.check(&sim, &job, &content).unwrap();
+        if to == VaultTo::ServiceCopy {
+            // The volumes that are replaced hold other bytes by then.
+            for volume in &instance.volumes {
+                write_data(&sim, volume, 3, 4, 77).unwrap();
+            }
+            let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
+            let job = restored(&rig, point, target, TransportWish::Automatic).await;
+            instance.check(&sim, &job, &content).unwrap();
+        }
         assert_eq!(all_snapshots(&rig), before, "the copies stay, nothing else does");
         rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
         assert_eq!(all_snapshots(&rig), BTreeSet::new());

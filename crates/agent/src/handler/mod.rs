@@ -21,6 +21,7 @@ mod restore_instance;
 mod restore_preflight;
 mod restore_source;
 mod restore_swap;
+mod restore_tags;
 mod restore_volumes;
 mod session;
 mod share;

@@ -85,7 +85,7 @@ pub(super) async fn run(
             let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
             let zone = &seen.config.availability_zone;
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;
-            let swap = restore_in_place::plan(&seen, &restored)?;
+            let swap = restore_in_place::plan(&seen, &origin.meta, &restored)?;
             marks.save(context, |checkpoint| checkpoint.swap = Some(swap.clone())).await?;
             let made =
                 restore_in_place::run(context, &account, swap, *keep_old_volumes, *start, &marks).await?;

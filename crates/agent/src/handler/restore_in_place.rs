@@ -1,7 +1,8 @@
 //! In place: the instance that was backed up gets the restored volumes in place of its own.
 //!
 //! The new volumes are made first; then the plan is in the checkpoint, and only then the instance is touched: stopped,
-//! its volumes detached, the new ones attached, started. Then the swap is sealed, and the old volumes are let go.
+//! its volumes detached, the new ones attached, started. Then the swap is sealed, the tags that the instance has lost since
+//! come back, and the old volumes are let go.
 //!
 //! Runs twice, or dies at:
 //! - before the plan: the instance is as it was, and the new volumes are found again by their token.
@@ -27,6 +28,7 @@ use super::made;
 use super::marks::Marks;
 use super::restore_source::Chosen;
 use super::restore_swap::{Exchange, OldVolume, Swap, SwapFailure, SwapPhase, back, forward};
+use super::restore_tags;
 use super::restore_volumes::Restored;
 use crate::context::TaskContext;
 use crate::stop::StopReason;
@@ -89,7 +91,11 @@ pub(super) async fn look(
 ///
 /// # Errors
 /// [`TransferError`] when two would take one place.
-pub(super) fn plan(seen: &DescribedInstance, restored: &[Restored]) -> Result<Swap, TransferError> {
+pub(super) fn plan(
+    seen: &DescribedInstance,
+    meta: &RecoveryPointMeta,
+    restored: &[Restored],
+) -> Result<Swap, TransferError> {
     let mut exchanges: Vec<Exchange> = Vec::with_capacity(restored.len());
     for one in restored {
         let has = &seen.config.volumes;
@@ -119,6 +125,7 @@ pub(super) fn plan(seen: &DescribedInstance, restored: &[Restored]) -> Result<Sw
         was_running: seen.state == "running",
         phase: SwapPhase::Planned,
         exchanges,
+        tags: restore_tags::to_bring_back(&meta.instance.tags, &seen.config.tags),
         failure: None,
     })
 }
@@ -148,6 +155,7 @@ pub(super) async fn run(
     }
     // The volumes are the user's from here on, whatever becomes of those before.
     context.ledger.hand_over().await?;
+    restore_tags::bring_back(context, account, &swap.instance, &swap.tags).await?;
     context.enter("let old volumes go");
     for exchange in &swap.exchanges {
         if let Some(old) = &exchange.old {

@@ -11,6 +11,7 @@ use snapferry_types::{InstanceId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
 use super::restore_attach::ensure_attached;
+use super::restore_tags::TagBack;
 use crate::context::TaskContext;
 
 /// How often an instance that is on its way to another state is looked at again.
@@ -27,6 +28,9 @@ pub(super) struct Swap {
     pub(super) phase: SwapPhase,
     /// One for each restored volume.
     pub(super) exchanges: Vec<Exchange>,
+    /// Tags of the instance that come back after the seal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tags: Vec<TagBack>,
     /// Why it is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<SwapFailure>,
