@@ -49,7 +49,7 @@ pub(super) async fn resolve(
     let snapshots = snapshots(conn, restore, named).await?;
     let library = library(conn, named).await?;
     let vault = vault(conn, restore, named).await?;
-    let refuse = |reason: &str| Err(StoreError::Invalid(format!("recovery point {}: {reason}", named.id)));
+    let refuse = |reason: &str| Err(refusal(named, reason));
     match (restore.from, snapshots.or(vault), library) {
         (RestoreFrom::Automatic, Some(Source::Snapshots(_)), Some(library)) if stay => Ok(library),
         (RestoreFrom::Automatic, Some(Source::Vault(_)), Some(library)) => Ok(library),
@@ -62,10 +62,46 @@ pub(super) async fn resolve(
             "no MediaAgent has a copy of it; its snapshots or copies of them exist: restore from snapshot or automatic, or make a \
              backup copy first",
         ),
-        (_, None, None) => refuse(
-            "its snapshots were deleted, no vault has copies of them, and no MediaAgent has a copy of it",
-        ),
+        (_, None, None) => Err(refusal(named, &nowhere_whole(conn, restore, named).await?)),
     }
+}
+
+fn refusal(named: &PointRow, reason: &str) -> StoreError {
+    StoreError::Invalid(format!("recovery point {}: {reason}", named.id))
+}
+
+/// Why neither the snapshots nor a vault has the wanted volumes: all are lost, or some are here and some there.
+async fn nowhere_whole(
+    conn: &mut AnyConnection,
+    restore: &Restore,
+    named: &PointRow,
+) -> Result<String, StoreError> {
+    let (mut found, mut lost) = (Vec::new(), Vec::new());
+    let holder = named.holder(conn).await?;
+    if let Some(holder) = &holder {
+        let all = holder.meta.volumes.iter().map(|volume| &volume.volume_id);
+        for volume in all.filter(|id| restore.volumes.is_empty() || restore.volumes.contains(id)) {
+            let one = std::slice::from_ref(volume);
+            let exists = holder.has_snapshots(conn, one).await? || holder.vault(conn, one).await?.is_some();
+            if exists { found.push(volume.as_str()) } else { lost.push(volume.as_str()) }
+        }
+    }
+    Ok(match (found.as_slice(), lost.as_slice()) {
+        ([], _) => {
+            "its snapshots were deleted, no vault has copies of them, and no MediaAgent has a copy of it"
+                .to_owned()
+        }
+        (found, []) => format!(
+            "some snapshots were deleted, and no vault has copies of all volumes: restore {} one by one (--volume)",
+            found.join(" and ")
+        ),
+        (found, lost) => format!(
+            "the snapshots of {} were deleted, and neither a vault nor a MediaAgent has copies of them: only {} can be \
+             restored (--volume)",
+            lost.join(" and "),
+            found.join(" and ")
+        ),
+    })
 }
 
 /// The snapshots that have the wanted volumes, unless a backup is about to replace them.

@@ -90,6 +90,7 @@ cases! {
     restores::a_restore_keeps_to_what_was_asked_for,
     restores::lost_snapshots_are_no_source,
     restores::copies_in_a_vault_are_a_source_when_the_snapshots_are_lost,
+    restores::what_is_here_and_there_is_restored_volume_by_volume,
     restores::a_restore_that_does_not_find_snapshots_reads_a_copy_next,
     restores::a_base_that_a_restore_reads_is_not_superseded,
     restores::what_is_deleted_is_not_restored,

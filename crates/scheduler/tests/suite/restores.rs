@@ -112,24 +112,40 @@ pub(crate) async fn lost_snapshots_are_no_source(url: String) {
 
 /// A recovery point whose snapshot has a copy in the service account.
 async fn vaulted(world: &World, snapshot: &str, copy: &str) -> RecoveryPointId {
+    vaulted_volumes(world, &[(snapshot, copy)]).await
+}
+
+/// A recovery point of as many volumes as snapshots, with their copies in the service account.
+async fn vaulted_volumes(world: &World, snapshots: &[(&str, &str)]) -> RecoveryPointId {
     let mut request = world.snap_request("i-0a");
     request.vault = Some(Vault { to: VaultTo::ServiceCopy, region: None, kms_key_id: None });
     let spec = world.at_work(Work::IntelliSnap(request)).await;
-    let mut own = source_entry(&spec, snapshot);
-    own.purpose = Purpose::RecoveryPoint;
-    let mut vaulted = source_entry(&spec, copy);
-    (vaulted.purpose, vaulted.account) = (Purpose::Vault, world.admin.account.clone());
-    for entry in [&own, &vaulted] {
-        world.record(&spec, Step::Ledger(entry.clone())).await.unwrap();
-    }
-    let mut point = world.sealed(&spec, "i-0a", snapshot, None);
+    let mut point = world.sealed(&spec, "i-0a", snapshots[0].0, None);
     let mut meta: RecoveryPointMeta = serde_json::from_slice(&point.metadata).unwrap();
-    meta.vaults.push(VaultMeta {
-        account: vaulted.account.clone(),
-        region: vaulted.region.clone(),
+    let mut vault = VaultMeta {
+        account: world.admin.account.clone(),
+        region: "eu-central-1".parse().unwrap(),
         kms_key_id: None,
-        snapshots: vec![(meta.volumes[0].volume_id.clone(), copy.parse().unwrap())],
-    });
+        snapshots: Vec::new(),
+    };
+    let first = meta.volumes.remove(0);
+    for (n, (snapshot, copy)) in snapshots.iter().enumerate() {
+        let mut own = source_entry(&spec, snapshot);
+        own.purpose = Purpose::RecoveryPoint;
+        let mut vaulted = source_entry(&spec, copy);
+        (vaulted.purpose, vaulted.account) = (Purpose::Vault, vault.account.clone());
+        for entry in [own, vaulted] {
+            world.record(&spec, Step::Ledger(entry)).await.unwrap();
+        }
+        let mut volume = first.clone();
+        volume.snapshot_id = snapshot.parse().unwrap();
+        if n > 0 {
+            volume.volume_id = format!("vol-{n:017x}").parse().unwrap();
+        }
+        vault.snapshots.push((volume.volume_id.clone(), copy.parse().unwrap()));
+        meta.volumes.push(volume);
+    }
+    meta.vaults.push(vault);
     point.metadata = serde_json::to_vec(&meta).unwrap();
     world.record(&spec, Step::Sealed(point.clone())).await.unwrap();
     world.succeed(&spec).await;
@@ -175,6 +191,34 @@ pub(crate) async fn copies_in_a_vault_are_a_source_when_the_snapshots_are_lost(u
     assert!(why.contains("a MediaAgent has a copy"), "{why}");
     let why = world.refused(from(point, Asked::Automatic)).await;
     assert!(why.contains("no vault has copies"), "{why}");
+}
+
+pub(crate) async fn what_is_here_and_there_is_restored_volume_by_volume(url: String) {
+    let world = World::new(url).await;
+    let point = vaulted_volumes(&world, &[("snap-01", "snap-0f"), ("snap-02", "snap-0e")]).await;
+    let spec = world.at_work(from(point, Asked::Automatic)).await;
+    let RestoreFrom::Snapshots(held) = &restore_of(&spec).from else { panic!("{spec:?}") };
+    let volumes: Vec<_> = held.meta.volumes.iter().map(|volume| volume.volume_id.clone()).collect();
+    world.succeed(&spec).await;
+
+    // The first is left in the vault, the second where it was made.
+    world.lose(&["snap-01", "snap-0e"]).await;
+    let why = world.refused(from(point, Asked::Automatic)).await;
+    for word in [volumes[0].as_str(), volumes[1].as_str(), "one by one (--volume)"] {
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    for (volume, is_vault) in volumes.iter().zip([true, false]) {
+        let mut restore = World::restore_request(point, Asked::Automatic);
+        restore.volumes = vec![volume.clone()];
+        let spec = world.at_work(Work::Restore(restore)).await;
+        let RestoreFrom::Snapshots(held) = &restore_of(&spec).from else { panic!("{spec:?}") };
+        assert_eq!(held.vault.is_some(), is_vault, "{volume}");
+        world.succeed(&spec).await;
+    }
+    world.lose(&["snap-01", "snap-0e", "snap-0f"]).await;
+    let why = world.refused(from(point, Asked::Automatic)).await;
+    assert!(why.contains(&format!("snapshots of {} were deleted", volumes[0])), "{why}");
+    assert!(why.contains(&format!("only {} can be restored", volumes[1])), "{why}");
 }
 
 pub(crate) async fn a_restore_that_does_not_find_snapshots_reads_a_copy_next(url: String) {
