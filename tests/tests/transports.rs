@@ -186,15 +186,19 @@ async fn what_has_a_marketplace_code_is_read_directly_and_not_by_hot_add() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 8).unwrap();
     let content = instance.content(&sim).unwrap();
-    let code = "25m7kc8qgpkuaqn6g0clzvcvx";
-    let marks = Marks { product_codes: vec![code.to_owned()], ..Marks::default() };
-    sim.world.mark(instance.id.as_str(), marks).unwrap();
-    let (_, task) =
-        rig.fail(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
-    let error = task.error.unwrap();
-    assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
-    assert!(error.message.contains(code) && error.message.contains("EBS direct"), "{}", error.message);
-    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0, "it is refused before anything is made");
+    // That of a data volume is not the instance's.
+    for (marked, code) in
+        [(instance.volumes[1].as_str(), "2ndcode"), (instance.id.as_str(), "25m7kc8qgpkuaqn6g0clzvcvx")]
+    {
+        let marks = Marks { product_codes: vec![code.to_owned()], ..Marks::default() };
+        sim.world.mark(marked, marks).unwrap();
+        let (_, task) =
+            rig.fail(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+        let error = task.error.unwrap();
+        assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+        assert!(error.message.contains(code) && error.message.contains("EBS direct"), "{}", error.message);
+        assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0, "it is refused before anything is made");
+    }
     for transport in [TransportWish::EbsDirect, TransportWish::Automatic] {
         let job = rig.succeed(rig.back_up_by(&instance.id, transport).await.unwrap()).await.unwrap();
         assert!(says(&job, "blocks are moved by ebs_direct"), "{job:#?}");

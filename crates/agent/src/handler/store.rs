@@ -8,10 +8,11 @@
 //! - seal: opening the session of the checkpoint again answers that it is sealed, and as what.
 //! - record: repeating it changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use snapferry_aws::Account;
+use snapferry_aws::{Account, AwsError, ec2};
 use snapferry_media_agent::client::{MediaClient, Opened, Session};
 use snapferry_transfer::{
     BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
@@ -102,13 +103,14 @@ pub(super) async fn transport(
         Err(error) if error.class == ErrorClass::Invalid => Some(error.message),
         Err(error) => return Err(error),
     };
+    let product_codes = product_codes(context, tenant, instance, snapshots).await?;
     let size: u64 = instance.volumes.iter().map(|volume| u64::from(volume.size_gib) * 2_048).sum();
     let work = Work {
         writes: false,
         volumes: &instance.volumes,
         blocks: Some(if is_incremental { size / USUAL_CHANGE } else { size }),
         region: &instance.region,
-        product_codes: &instance.product_codes,
+        product_codes: &product_codes,
         unshareable: unshareable.as_deref(),
         outpost: instance.outpost_arn.as_deref(),
         tenant,
@@ -122,6 +124,38 @@ pub(super) async fn transport(
         checkpoint.keep(context).await?;
     }
     Ok(chosen)
+}
+
+/// Marketplace codes of the instance and, on a node that can attach, of its volumes and of the snapshots that are there: a
+/// volume that was made of a snapshot with a code has it, too, whatever instance it is attached to.
+async fn product_codes(
+    context: &TaskContext,
+    tenant: &Account,
+    instance: &InstanceConfig,
+    snapshots: &[SnapshotId],
+) -> Result<Vec<String>, TransferError> {
+    let mut codes = BTreeSet::from_iter(instance.product_codes.iter().cloned());
+    let mut add = |found: Result<Vec<String>, AwsError>| match found.map_err(TransferError::from) {
+        Ok(found) => {
+            codes.extend(found);
+            Ok(())
+        }
+        Err(error) if error.retryable() => Err(error),
+        // The volume of a copy, or a base, may be gone; and AWS itself says no to what cannot be attached.
+        Err(error) => {
+            tracing::info!(%error, "product codes are not known");
+            Ok(())
+        }
+    };
+    if context.shared.hot_add.is_some() {
+        for volume in &instance.volumes {
+            add(ec2::volume_product_codes(tenant, &volume.volume_id).await)?;
+        }
+        for snapshot in snapshots {
+            add(ec2::snapshot_product_codes(tenant, snapshot).await)?;
+        }
+    }
+    Ok(codes.into_iter().collect())
 }
 
 /// The recovery point that an earlier attempt has sealed, told to the catalogue: nothing is left to read.

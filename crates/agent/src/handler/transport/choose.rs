@@ -133,7 +133,7 @@ fn possible(
                 .to_owned())
         }
         Transport::HotAdd if !work.product_codes.is_empty() => Err(format!(
-            "the instance has the Marketplace product codes {}, with which its volumes cannot be attached to the \
+            "the instance or its volumes have the Marketplace product codes {}, with which they cannot be attached to the \
              node: use EBS direct",
             work.product_codes.join(", ")
         )),
