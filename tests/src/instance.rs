@@ -1,7 +1,10 @@
 //! Instances with known content, and the comparison with what came back.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use awssim::Context;
+use awssim::world::Placed;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use snapferry_api::job::Job;
@@ -19,6 +22,17 @@ pub struct TestInstance {
     pub id: InstanceId,
     /// Its volumes.
     pub volumes: Vec<String>,
+    /// How they were when it was placed.
+    kinds: Vec<Kind>,
+}
+
+/// What comes back of a volume besides its content: type, IOPS, throughput and tags.
+type Kind = (String, Option<u32>, Option<u32>, BTreeMap<String, String>);
+
+fn kind_of(sim: &Context, volume: &str) -> Result<Kind> {
+    let mut all = sim.world.volumes(ACCOUNT).into_iter();
+    let found = all.find(|one| one.id == volume).with_context(|| format!("{volume} is not there"))?;
+    Ok((found.kind, found.iops, found.throughput, found.tags))
 }
 
 /// Writes `mib` MiB of noise from a seed at `offset` (in MiB).
@@ -41,12 +55,7 @@ impl TestInstance {
     /// # Errors
     /// The store's.
     pub fn place(sim: &Context, name: &str, mib: u64) -> Result<Self> {
-        let placed = sim.place_instance(ACCOUNT, REGION, name, None, &[1, 1])?;
-        for (n, volume) in placed.volumes.iter().enumerate() {
-            write_data(sim, volume, 1, mib, n as u64 + 1)?;
-            sim.store.write_volume(volume, 900 * MIB, &vec![0_u8; BLOCK_SIZE * 3])?;
-        }
-        Ok(Self { id: placed.instance.parse()?, volumes: placed.volumes })
+        Self::place_as(sim, name, mib, OsFamily::Linux, None)
     }
 
     /// As [`TestInstance::place`], of an operating system, and encrypted with a key where one is given.
@@ -63,7 +72,19 @@ impl TestInstance {
                 ensure!(sim.world.encrypt(volume, key), "{volume} was not encrypted");
             }
         }
-        Ok(Self { id: placed.instance.parse()?, volumes: placed.volumes })
+        if let Some(root) = placed.volumes.first() {
+            ensure!(sim.world.retype(root, "gp2", Some(100), None), "{root} is not there");
+        }
+        Self::of(sim, placed)
+    }
+
+    /// What was placed, as it is now.
+    ///
+    /// # Errors
+    /// A volume is not the tenant's.
+    pub fn of(sim: &Context, placed: Placed) -> Result<Self> {
+        let kinds = placed.volumes.iter().map(|volume| kind_of(sim, volume)).collect::<Result<_>>()?;
+        Ok(Self { id: placed.instance.parse()?, volumes: placed.volumes, kinds })
     }
 
     /// What every volume holds now, as checksums of its blocks.
@@ -74,12 +95,12 @@ impl TestInstance {
         self.volumes.iter().map(|volume| content_of(sim, volume)).collect()
     }
 
-    /// Checks that a restore job's volumes hold `content`.
+    /// Checks that a restore job's volumes hold `content`, and have type, IOPS, throughput and tags of those before.
     ///
     /// # Errors
-    /// Names the volume and the first block that differs.
+    /// Names the volume and what differs.
     pub fn check(&self, sim: &Context, job: &Job, content: &[Vec<u64>]) -> Result<()> {
-        for (volume, expected) in self.volumes.iter().zip(content) {
+        for ((volume, kind), expected) in self.volumes.iter().zip(&self.kinds).zip(content) {
             let mut made = job.tasks.iter().flat_map(|task| &task.made);
             let made = made.find(|made| made.kind == "volume" && made.source == *volume);
             let made = made.with_context(|| format!("the restore made nothing of {volume}"))?;
@@ -87,6 +108,8 @@ impl TestInstance {
             let differs = expected.iter().zip(&restored).position(|(a, b)| a != b);
             ensure!(differs.is_none(), "{} differs from {volume} at block {differs:?}", made.id);
             ensure!(restored.len() == expected.len(), "{} has another size than {volume}", made.id);
+            let is = kind_of(sim, &made.id)?;
+            ensure!(is == *kind, "{} is {is:?}, {volume} was {kind:?}", made.id);
         }
         Ok(())
     }

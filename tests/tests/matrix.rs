@@ -118,6 +118,18 @@ impl Cell {
         self.nothing_in_between(&what);
     }
 
+    /// Restores each of so many recovery points of a library, and the last by every transport.
+    async fn all_restored(&self, points: &[RecoveryPointId], n: usize) {
+        assert_eq!(points.len(), n);
+        let (last, others) = points.split_last().unwrap();
+        for point in others {
+            self.restored(*point, RestoreFrom::MediaAgent, TransportWish::EbsDirect).await;
+        }
+        for transport in WRITES {
+            self.restored(*last, RestoreFrom::MediaAgent, transport).await;
+        }
+    }
+
     async fn end(&self, work: Work) -> Job {
         let id = self.rig.submit(work).await.unwrap();
         self.rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap()
@@ -154,27 +166,23 @@ fn can_read(transport: TransportWish, encryption: Encryption) -> Result<(), &'st
 
 async fn row(os: OsFamily, encryption: Encryption) {
     let cell = Cell::new(os, encryption).await;
-    let mut streamed = None;
+    let mut streamed = Vec::new();
     for transport in WRITES {
         let answer = can_read(transport, encryption);
-        streamed = cell.done_or_refused(cell.back_up(transport), answer).await.or(streamed);
+        streamed.extend(cell.done_or_refused(cell.back_up(transport), answer).await);
     }
-    assert!(cell.done_or_refused(cell.back_up(TransportWish::Automatic), Ok(())).await.is_some());
-    for transport in WRITES {
-        cell.restored(streamed.unwrap(), RestoreFrom::MediaAgent, transport).await;
-    }
+    streamed.extend(cell.done_or_refused(cell.back_up(TransportWish::Automatic), Ok(())).await);
+    cell.all_restored(&streamed, 3).await;
 
-    let mut copied = None;
+    let mut copied = Vec::new();
     for transport in WRITES {
         // A recovery point has one copy.
         let snapped = cell.snap().await;
         cell.restored(snapped, RestoreFrom::Snapshot, TransportWish::Automatic).await;
         let answer = can_read(transport, encryption);
-        copied = cell.done_or_refused(cell.copy(snapped, transport), answer).await.or(copied);
+        copied.extend(cell.done_or_refused(cell.copy(snapped, transport), answer).await);
     }
-    for transport in WRITES {
-        cell.restored(copied.unwrap(), RestoreFrom::MediaAgent, transport).await;
-    }
+    cell.all_restored(&copied, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,8 @@
 //! After each refusal both accounts hold exactly what they held.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use awssim::world::{KeyState, Marks};
+use awssim::faults::Quotas;
+use awssim::world::{KeyState, Marks, Placed};
 use snapferry_api::job::{Job, Note, Work};
 use snapferry_api::protect::{BackupCopy, Vault, VaultTo};
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
@@ -137,6 +138,19 @@ async fn hot_add_is_refused_for_want_of_a_permission_of_the_service_account() {
     let job = rig.submit(Work::BackupCopy(copy)).await.unwrap();
     refused_and_nothing_made!(rig, job, "access_denied", words);
     rig.deny(&[]);
+
+    // A node on which there is no room: its own volume and interface are all that it takes.
+    let quotas = |most| Quotas { attachments_per_instance: most, ..Quotas::default() };
+    rig.sim.context().faults.set_quotas(quotas(Some(2)));
+    let job = back_up(&rig, &instance, TransportWish::HotAdd).await;
+    let node = rig.instances[0].clone();
+    refused_and_nothing_made!(
+        rig,
+        job,
+        "invalid",
+        [node.as_str(), "takes 2 attachments", "no room for 1 more"]
+    );
+    rig.sim.context().faults.set_quotas(quotas(None));
 
     // A node that is not where it says.
     rig.reconfigure_agent(|text| text.replace("eu-central-1a\"", "eu-central-1b\"")).await.unwrap();
@@ -458,7 +472,8 @@ async fn an_instance_of_an_image_is_asked_about_with_its_role_and_its_instance_s
     .await
     .unwrap();
     ec2::wait_instance_running(&owner, &machine, &Default::default()).await.unwrap();
-    let instance = TestInstance { id: machine, volumes: Vec::new() };
+    let placed = Placed { instance: machine.to_string(), volumes: Vec::new() };
+    let instance = TestInstance::of(rig.sim.context(), placed).unwrap();
     let job = rig.succeed(back_up(&rig, &instance, TransportWish::EbsDirect).await).await.unwrap();
     let mut notes = job.tasks.iter().flat_map(|task| &task.notes);
     assert!(

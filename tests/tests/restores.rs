@@ -9,13 +9,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
-use snapferry_api::job::{Job, JobState};
-use snapferry_api::restore::{AttachDevice, AttachTo, NewInstance, RestoreTarget};
+use snapferry_api::job::{Job, JobState, Work};
+use snapferry_api::restore::{AttachDevice, AttachTo, NewInstance, Restore, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2::{self, DescribedInstance};
 use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, Disk, REGION, Rig, RigOptions, TestInstance, write_data, write_raw_image};
 use snapferry_types::aws::Tag;
-use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TaskState};
+use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TaskState, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -235,12 +235,41 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     }
     rig.left(2, 4).await.unwrap();
 
+    // One volume of it brings back no tags of the instance; nor does who may not, but the restore is done.
+    ec2::create_tags(&outsider, instance.id.as_str(), &since[..1]).await.unwrap();
+    let one = vec![instance.volumes[1].parse().unwrap()];
+    let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
+    let job = rig.succeed(rig.submit(only(point, one, target.clone())).await.unwrap()).await.unwrap();
+    assert!(!has_note(&job, "tags of"), "{job:#?}");
+    assert!(describe(&rig, &instance.id).await.config.tags.contains(&since[0]));
+    let denied =
+        Effect::Error { status: 403, code: "UnauthorizedOperation".to_owned(), message: None, reason: None };
+    rig.hurt(Rule::new(denied).on("ec2", "CreateTags").times(1));
+    let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
+    assert_eq!(rig.fired(), 1);
+    assert!(has_note(&job, "are left as they are, not as in the recovery point"), "{job:#?}");
+    instance.check(&sim, &job, &content).unwrap();
+    assert!(describe(&rig, &instance.id).await.config.tags.contains(&since[0]));
+
     // Once more, and what it has now goes.
     let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: true };
     let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
     instance.check(&sim, &job, &content).unwrap();
     assert_eq!(describe(&rig, &instance.id).await.state, "stopped");
     rig.left(2, 4).await.unwrap();
+}
+
+/// A restore of some volumes.
+fn only(point: RecoveryPointId, volumes: Vec<VolumeId>, target: RestoreTarget) -> Work {
+    Work::Restore(Restore {
+        recovery_point: point,
+        from: RestoreFrom::MediaAgent,
+        volumes,
+        target,
+        tags: Vec::new(),
+        transport: TransportWish::Automatic,
+        kms_key_id: None,
+    })
 }
 
 /// The calls of a swap, in their order.
@@ -254,7 +283,9 @@ async fn in_place_killed_at_each_step_is_gone_on_with() {
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let content = instance.content(&sim).unwrap();
     let point = backed_up(&rig, &instance).await;
-    for (n, step) in STEPS.into_iter().enumerate() {
+    let outsider = rig.outsider().await.unwrap();
+    for (n, step) in STEPS.into_iter().chain(["CreateTags"]).enumerate() {
+        ec2::create_tags(&outsider, instance.id.as_str(), &[Tag::new("environment", "other")]).await.unwrap();
         rig.hurt(Rule::new(Effect::Hang { seconds: None }).on("ec2", step).times(1));
         let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
         let id = rig.restore_to(point, target).await.unwrap();
@@ -264,7 +295,13 @@ async fn in_place_killed_at_each_step_is_gone_on_with() {
         let job = rig.succeed(id).await.unwrap();
         assert_eq!(job.tasks[0].attempts, 2, "{step}");
         instance.check(&sim, &job, &content).unwrap();
-        assert_eq!(describe(&rig, &instance.id).await.state, "running", "{step}");
+        let now = describe(&rig, &instance.id).await;
+        assert_eq!(now.state, "running", "{step}");
+        assert!(
+            now.config.tags.contains(&Tag::new("environment", "production")),
+            "{step}: {:?}",
+            now.config.tags
+        );
         assert_eq!(attached(&rig, &instance.id).await.len(), 2);
         rig.left(2, 2).await.unwrap();
     }

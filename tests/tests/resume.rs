@@ -32,7 +32,7 @@ async fn a_killed_restore_puts_no_more_than_a_page_of_blocks_twice() {
         }
     }
     let n_written = PAGES * (DATA_MIB + ZERO_MIB) * 2;
-    let instance = TestInstance { id: placed.instance.parse().unwrap(), volumes: placed.volumes };
+    let instance = TestInstance::of(&sim, placed).unwrap();
     let content = instance.content(&sim).unwrap();
     let backup = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
 

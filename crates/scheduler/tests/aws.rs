@@ -3,6 +3,7 @@
 
 mod suite;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,6 +240,17 @@ async fn the_reaper_removes_what_a_failed_task_left_and_nothing_else() {
     let failed = FinishOutcome::Failed { retryable: false, error };
     sim.world.store.finish(spec.task, spec.fence, None, failed, &LIMITS).await.unwrap();
     assert!(!sim.world.store.reapable(sim.world.clock.wall_ms(), 10).await.unwrap().is_empty());
+    let listed = reaper.reap(&Reap { hypervisor: None, dry_run: true }, &stop).await.unwrap();
+    let listed: BTreeSet<_> = listed.iter().map(|one| (one.line.entry.id, one.removed)).collect();
+    assert_eq!(
+        listed,
+        BTreeSet::from([(known.id, false), (lost.id, false)]),
+        "a dry run shows what would go"
+    );
+    for entry in [&known, &lost] {
+        let kept = ec2::find_by_ledger_tag(&account, ObjectKind::Snapshot, entry.id).await.unwrap();
+        assert_eq!(kept.len(), 1, "and leaves it");
+    }
     assert_eq!(reaper.round(&stop).await.unwrap(), Reaped { n_removed: 2, n_failed: 0 });
     for entry in [&known, &lost] {
         let left = ec2::find_by_ledger_tag(&account, ObjectKind::Snapshot, entry.id).await.unwrap();

@@ -17,18 +17,28 @@ pub fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().align_offset(ALIGNMENT) == 0
 }
 
-/// Idle buffers kept at most: as many blocks as an agent's memory budget has unless told otherwise, 97 MiB. With fewer,
-/// what is in flight beyond them comes from the allocator each time: 100 MiB more at the peak of a backup, and a tenth
-/// more of its time.
+/// Idle buffers kept while there are transfers: as many blocks as an agent's memory budget has unless told otherwise, 97
+/// MiB. What is in flight beyond them comes from the allocator each time, which keeps more than it hands out.
 const MAX_IDLE: usize = 192;
-/// What stays when a transfer ends.
+/// What is kept while there is none.
 const KEPT: usize = 32;
 
 /// One for the process, as the memory budget is.
-static IDLE: Idle = Idle { free: Mutex::new(Vec::new()) };
+static IDLE: Idle = Idle::new();
 
 struct Idle {
-    free: Mutex<Vec<Vec<u8>>>,
+    store: Mutex<Store>,
+}
+
+struct Store {
+    free: Vec<Vec<u8>>,
+    n_transfers: usize,
+}
+
+/// A transfer is at work. With the last one all idle buffers but a few go back to the allocator.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    idle: &'static Idle,
 }
 
 /// A buffer in use, of up to a sealed block's size. Dropped, also as [`Bytes`], it waits for its next use.
@@ -39,25 +49,33 @@ pub struct BlockBuffer {
     idle: &'static Idle,
 }
 
-/// Gives idle buffers back to the system but for a few: a transfer has ended. Others that go on take new ones once.
-pub(crate) fn let_go() {
-    IDLE.keep(KEPT);
+/// A transfer begins.
+pub(crate) fn in_use() -> InUse {
+    IDLE.in_use()
+}
+
+impl std::fmt::Debug for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Idle").field("n_free", &self.store().free.len()).finish_non_exhaustive()
+    }
 }
 
 impl Idle {
-    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    const fn new() -> Self {
+        Self { store: Mutex::new(Store { free: Vec::new(), n_transfers: 0 }) }
     }
 
-    fn keep(&self, n: usize) {
-        let mut free = self.free();
-        let rest = if free.len() > n { free.split_off(n) } else { Vec::new() };
-        drop(free);
-        drop(rest);
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_use(&'static self) -> InUse {
+        self.store().n_transfers += 1;
+        InUse { idle: self }
     }
 
     fn take(&'static self, len: usize) -> BlockBuffer {
-        let kept = self.free().pop();
+        let kept = self.store().free.pop();
         let bytes = kept.unwrap_or_else(|| vec![0; MAX_RECORD_BYTES + ALIGNMENT]);
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         BlockBuffer { start, len: len.min(MAX_RECORD_BYTES), bytes, idle: self }
@@ -91,10 +109,22 @@ impl AsRef<[u8]> for BlockBuffer {
 
 impl Drop for BlockBuffer {
     fn drop(&mut self) {
-        let mut free = self.idle.free();
-        if free.len() < MAX_IDLE {
-            free.push(std::mem::take(&mut self.bytes));
+        let mut store = self.idle.store();
+        let most = if store.n_transfers > 0 { MAX_IDLE } else { KEPT };
+        if store.free.len() < most {
+            store.free.push(std::mem::take(&mut self.bytes));
         }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut store = self.idle.store();
+        store.n_transfers -= 1;
+        let is_last = store.n_transfers == 0 && store.free.len() > KEPT;
+        let rest = if is_last { store.free.split_off(KEPT) } else { Vec::new() };
+        drop(store);
+        drop(rest);
     }
 }
 
@@ -103,24 +133,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_buffer_is_used_again_and_no_more_are_kept_than_allowed() {
-        static IDLE: Idle = Idle { free: Mutex::new(Vec::new()) };
+    fn a_dropped_buffer_is_used_again_and_no_more_are_kept_than_transfers_need() {
+        static IDLE: Idle = Idle::new();
+        let n_free = || IDLE.store().free.len();
         let mut first = IDLE.take(4);
         assert!(is_aligned(first.as_ref()));
         first.as_mut_slice().copy_from_slice(b"abcd");
         let shared = first.freeze();
         let (clone, second) = (shared.clone(), IDLE.take(2));
         drop(shared);
-        assert_eq!(IDLE.free().len(), 0, "a clone still holds it");
+        assert_eq!(n_free(), 0, "a clone still holds it");
         assert_eq!(&clone[..], b"abcd");
         drop(clone);
         drop(second);
-        assert_eq!(IDLE.free().len(), 2);
+        assert_eq!(n_free(), 2);
         assert_eq!(IDLE.take(usize::MAX).as_ref().len(), MAX_RECORD_BYTES);
-        let many: Vec<_> = (0..MAX_IDLE + 10).map(|_| IDLE.take(1)).collect();
-        drop(many);
-        assert_eq!(IDLE.free().len(), MAX_IDLE);
-        IDLE.keep(KEPT);
-        assert_eq!(IDLE.free().len(), KEPT);
+        let (one, other) = (IDLE.in_use(), IDLE.in_use());
+        drop((0..MAX_IDLE + 10).map(|_| IDLE.take(1)).collect::<Vec<_>>());
+        assert_eq!(n_free(), MAX_IDLE);
+        drop(one);
+        assert_eq!(n_free(), MAX_IDLE, "the other goes on");
+        let late: Vec<_> = (0..MAX_IDLE).map(|_| IDLE.take(1)).collect();
+        drop(other);
+        drop(late);
+        assert_eq!(n_free(), KEPT, "also what comes back after the end");
+        let last = IDLE.in_use();
+        drop((0..KEPT + 5).map(|_| IDLE.take(1)).collect::<Vec<_>>());
+        assert_eq!(n_free(), KEPT + 5);
+        drop(last);
+        assert_eq!(n_free(), KEPT);
     }
 }

@@ -24,7 +24,7 @@ pub(super) async fn run(bench: &Bench) -> Result<()> {
     let placed = sim.place_instance(ACCOUNT, REGION, "bench", None, &[size_gib])?;
     let volume = placed.volumes.first().context("a volume")?.clone();
     let n_written = data::fill(&sim, &volume, 1, |_| true)?;
-    let instance = TestInstance { id: placed.instance.parse()?, volumes: placed.volumes };
+    let instance = TestInstance::of(&sim, placed)?;
     let content = instance.content(&sim)?;
     say("resume: backup");
     let backup = finish(&rig, rig.back_up(&instance.id).await?).await?;

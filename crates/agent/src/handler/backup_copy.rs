@@ -33,6 +33,7 @@ pub(super) async fn run(
         is_incremental: spec.base.is_some() && !spec.full,
         read_as: spec.read_as,
         snapshots: &of_source,
+        copied: &of_source,
     };
     let transport = store::transport(context, &looker, spec.transport, what, &mut checkpoint).await?;
     let shares = spec.read_as == ReadAs::Service || transport == Transport::HotAdd;

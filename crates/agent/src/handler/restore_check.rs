@@ -111,7 +111,7 @@ pub(super) async fn volumes(
 }
 
 /// Whether an instance can have so many more volumes, as far as its type says.
-async fn room(
+pub(super) async fn room(
     account: &Account,
     instance: &InstanceConfig,
     n_volumes: usize,

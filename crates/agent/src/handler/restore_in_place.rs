@@ -1,8 +1,8 @@
 //! In place: the instance that was backed up gets the restored volumes in place of its own.
 //!
 //! The new volumes are made first; then the plan is in the checkpoint, and only then the instance is touched: stopped,
-//! its volumes detached, the new ones attached, started. Then the swap is sealed, the tags that the instance has lost since
-//! come back, and the old volumes are let go.
+//! its volumes detached, the new ones attached, started. Then the swap is sealed, the old volumes are let go,
+//! and the tags that the instance has lost since come back.
 //!
 //! Runs twice, or dies at:
 //! - before the plan: the instance is as it was, and the new volumes are found again by their token.
@@ -125,7 +125,7 @@ pub(super) fn plan(
         was_running: seen.state == "running",
         phase: SwapPhase::Planned,
         exchanges,
-        tags: restore_tags::to_bring_back(&meta.instance.tags, &seen.config.tags),
+        tags: restore_tags::wanted(meta, restored),
         failure: None,
     })
 }
@@ -155,13 +155,13 @@ pub(super) async fn run(
     }
     // The volumes are the user's from here on, whatever becomes of those before.
     context.ledger.hand_over().await?;
-    restore_tags::bring_back(context, account, &swap.instance, &swap.tags).await?;
     context.enter("let old volumes go");
     for exchange in &swap.exchanges {
         if let Some(old) = &exchange.old {
             let_go(context, account, &swap, exchange, old, keep_old_volumes).await?;
         }
     }
+    restore_tags::bring_back(context, account, &swap.instance, &swap.tags).await?;
     Ok(swap.exchanges.iter().map(|one| made("volume", &one.new, &one.source)).collect())
 }
 

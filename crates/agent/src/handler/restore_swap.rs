@@ -7,11 +7,11 @@
 use serde::{Deserialize, Serialize};
 use snapferry_aws::{Account, AwsError, ec2};
 use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_types::aws::Tag;
 use snapferry_types::{InstanceId, VolumeId};
 use tokio_util::sync::CancellationToken;
 
 use super::restore_attach::ensure_attached;
-use super::restore_tags::TagBack;
 use crate::context::TaskContext;
 
 /// How often an instance that is on its way to another state is looked at again.
@@ -28,9 +28,9 @@ pub(super) struct Swap {
     pub(super) phase: SwapPhase,
     /// One for each restored volume.
     pub(super) exchanges: Vec<Exchange>,
-    /// Tags of the instance that come back after the seal.
+    /// Tags that the instance had; none when only some of its volumes are restored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) tags: Vec<TagBack>,
+    pub(super) tags: Vec<Tag>,
     /// Why it is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<SwapFailure>,

@@ -91,7 +91,7 @@ pub(super) async fn all(
         snapshots: &[],
         before: marks.transport(),
     };
-    let transport = transport::choose(context, spec.transport, work).await?;
+    let transport = Box::pin(transport::choose(context, spec.transport, work)).await?;
     if marks.transport() != Some(transport) {
         marks.save(context, |checkpoint| checkpoint.transport = Some(transport)).await?;
     }
@@ -102,9 +102,9 @@ pub(super) async fn all(
             let Chosen { volume, config, .. } = one;
             let what = ToStage { recovery_point: spec.recovery_point, content, volume, config };
             match transport {
-                Transport::EbsDirect => stage(context, account, what, marks).await,
+                Transport::EbsDirect => Box::pin(stage(context, account, what, marks)).await,
                 Transport::HotAdd | Transport::Import => {
-                    write::stage(context, transport, account, what, marks).await
+                    Box::pin(write::stage(context, transport, account, what, marks)).await
                 }
             }
         })

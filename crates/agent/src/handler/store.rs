@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use snapferry_aws::{Account, AwsError, ec2};
+use snapferry_aws::{Account, ec2};
 use snapferry_media_agent::client::{MediaClient, Opened, Session};
 use snapferry_transfer::{
     BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
@@ -84,6 +84,8 @@ pub(super) struct ToRead<'a> {
     pub(super) read_as: ReadAs,
     /// Snapshots that are there already: what is copied, or the base.
     pub(super) snapshots: &'a [SnapshotId],
+    /// Of these, what is copied.
+    pub(super) copied: &'a [SnapshotId],
 }
 
 /// Chooses how blocks are read, and keeps the choice for the next attempt.
@@ -97,13 +99,18 @@ pub(super) async fn transport(
     what: ToRead<'_>,
     checkpoint: &mut Checkpoint,
 ) -> Result<Transport, TransferError> {
-    let ToRead { instance, is_incremental, read_as, snapshots } = what;
+    let ToRead { instance, is_incremental, read_as, snapshots, copied } = what;
     let unshareable = match share::check(tenant, instance).await {
         Ok(()) => None,
         Err(error) if error.class == ErrorClass::Invalid => Some(error.message),
         Err(error) => return Err(error),
     };
-    let product_codes = product_codes(context, tenant, instance, snapshots).await?;
+    let may_hot_add = wish != TransportWish::EbsDirect
+        && checkpoint.transport != Some(Transport::EbsDirect)
+        && context.spec.service_access.is_some()
+        && context.shared.hot_add.is_some();
+    let product_codes =
+        if may_hot_add { product_codes(context, tenant, instance, copied).await? } else { Vec::new() };
     let size: u64 = instance.volumes.iter().map(|volume| u64::from(volume.size_gib) * 2_048).sum();
     let work = Work {
         writes: false,
@@ -126,33 +133,34 @@ pub(super) async fn transport(
     Ok(chosen)
 }
 
-/// Marketplace codes of the instance and, on a node that can attach, of its volumes and of the snapshots that are there: a
-/// volume that was made of a snapshot with a code has it, too, whatever instance it is attached to.
+/// Marketplace codes of the instance and of its volumes, or of the snapshots that are copied: a volume that was made of a
+/// snapshot with a code has it, too, whatever instance it is attached to.
 async fn product_codes(
     context: &TaskContext,
     tenant: &Account,
     instance: &InstanceConfig,
-    snapshots: &[SnapshotId],
+    copied: &[SnapshotId],
 ) -> Result<Vec<String>, TransferError> {
-    let mut codes = BTreeSet::from_iter(instance.product_codes.iter().cloned());
-    let mut add = |found: Result<Vec<String>, AwsError>| match found.map_err(TransferError::from) {
-        Ok(found) => {
-            codes.extend(found);
-            Ok(())
-        }
-        Err(error) if error.retryable() => Err(error),
-        // The volume of a copy, or a base, may be gone; and AWS itself says no to what cannot be attached.
-        Err(error) => {
-            tracing::info!(%error, "product codes are not known");
-            Ok(())
-        }
-    };
-    if context.shared.hot_add.is_some() {
+    let mut found = Vec::new();
+    if copied.is_empty() {
         for volume in &instance.volumes {
-            add(ec2::volume_product_codes(tenant, &volume.volume_id).await)?;
+            found.push(ec2::volume_product_codes(tenant, &volume.volume_id).await);
         }
-        for snapshot in snapshots {
-            add(ec2::snapshot_product_codes(tenant, snapshot).await)?;
+    } else {
+        for snapshot in copied {
+            found.push(ec2::snapshot_product_codes(tenant, snapshot).await);
+        }
+    }
+    let mut codes = BTreeSet::from_iter(instance.product_codes.iter().cloned());
+    for answer in found {
+        match answer.map_err(TransferError::from) {
+            Ok(of_one) => codes.extend(of_one),
+            Err(error) if error.retryable() => return Err(error),
+            // What is gone is told by the step that needs it.
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            Err(error) => {
+                context.note(true, format!("its Marketplace product codes are not known: {error}")).await?;
+            }
         }
     }
     Ok(codes.into_iter().collect())

@@ -46,6 +46,7 @@ pub(super) async fn run(
         is_incremental: base.is_some(),
         read_as: spec.read_as,
         snapshots: &of_base,
+        copied: &[],
     };
     let transport = store::transport(context, &account, spec.transport, what, &mut checkpoint).await?;
     snapshot::preflight(context, &account, &spec.instance).await?;

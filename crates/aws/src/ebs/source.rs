@@ -233,7 +233,7 @@ fn checksum_of(asked: &Asked<'_>, text: Option<&str>) -> Result<Sha256Digest, Aw
 enum Read {
     /// Its bytes and their hash.
     Bytes(Bytes, Sha256Digest),
-    /// Not only zeroes, of which it should be.
+    /// Other bytes than zeroes, though EBS named the checksum of those.
     NotZero,
 }
 
@@ -266,10 +266,13 @@ async fn collect_zeroes(mut body: ByteStream) -> Result<Read, String> {
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| format!("the body broke off: {error}"))?;
         filled += piece.len();
+        if filled > BLOCK_SIZE {
+            return Err(format!("the body is longer than {BLOCK_SIZE} bytes"));
+        }
         all_zero = all_zero && is_zero(&piece);
     }
     if filled != BLOCK_SIZE {
-        return Err(format!("the body had {filled} bytes instead of {BLOCK_SIZE}"));
+        return Err(format!("the body ended after {filled} of {BLOCK_SIZE} bytes"));
     }
     Ok(if all_zero { Read::Bytes(zero_block(), ZERO_BLOCK_SHA256) } else { Read::NotZero })
 }

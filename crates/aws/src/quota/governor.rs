@@ -68,6 +68,12 @@ impl Governor {
         Self { settings, accounts: Mutex::default(), snapshots: Mutex::default() }
     }
 
+    /// The rates that it begins with, and does not go beyond.
+    #[must_use]
+    pub const fn settings(&self) -> &QuotaSettings {
+        &self.settings
+    }
+
     /// Requests per second that are let through now for an account; `None` when nobody works on it.
     #[must_use]
     pub fn account_rate(&self, account: &AccountId, region: &Region, direction: Direction) -> Option<f64> {

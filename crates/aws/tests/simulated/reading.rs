@@ -203,6 +203,7 @@ async fn a_bit_in_a_block_of_zeroes_is_seen() {
     let hashes = truth(&world, "snap-0c", &blocks[..50]);
     let zero = blocks.iter().find(|block| hashes[&block.index.0] == ZERO_BLOCK_SHA256).unwrap();
     let whole = source.read(zero, BudgetPermit::free()).await.unwrap();
+    assert_eq!(whole.data.as_ptr(), zero_block().as_ptr(), "it has no memory of its own");
     assert_eq!((whole.data, whole.sha256), (zero_block(), ZERO_BLOCK_SHA256));
     world.hurt("GetSnapshotBlock", Effect::FlipBit, Some(1), 1.0);
     assert_eq!(source.read(zero, BudgetPermit::free()).await.unwrap().data, zero_block());

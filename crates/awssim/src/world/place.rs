@@ -146,6 +146,16 @@ impl Context {
 }
 
 impl super::World {
+    /// Makes a volume one of another type, such as `gp2`; false when there is none of this id.
+    #[must_use]
+    pub fn retype(&self, volume: &str, kind: &str, iops: Option<u32>, throughput: Option<u32>) -> bool {
+        self.change(|state| {
+            let Some(volume) = state.volumes.get_mut(volume) else { return false };
+            (volume.kind, volume.iops, volume.throughput) = (kind.to_owned(), iops, throughput);
+            true
+        })
+    }
+
     /// Tags of a volume.
     #[must_use]
     pub fn volume_tags(&self, id: &str) -> Option<Tags> {

@@ -92,12 +92,13 @@ async fn nowhere_whole(
                 .to_owned()
         }
         (found, []) => format!(
-            "some snapshots were deleted, and no vault has copies of all volumes: restore {} one by one (--volume)",
+            "some snapshots were deleted, and no vault has copies of all volumes that are asked for: restore {} one by one, \
+             to volumes, from automatic (--volume)",
             found.join(" and ")
         ),
         (found, lost) => format!(
             "the snapshots of {} were deleted, and neither a vault nor a MediaAgent has copies of them: only {} can be \
-             restored (--volume)",
+             restored, to volumes, from automatic (--volume)",
             lost.join(" and "),
             found.join(" and ")
         ),

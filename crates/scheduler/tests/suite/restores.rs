@@ -204,7 +204,7 @@ pub(crate) async fn what_is_here_and_there_is_restored_volume_by_volume(url: Str
     // The first is left in the vault, the second where it was made.
     world.lose(&["snap-01", "snap-0e"]).await;
     let why = world.refused(from(point, Asked::Automatic)).await;
-    for word in [volumes[0].as_str(), volumes[1].as_str(), "one by one (--volume)"] {
+    for word in [volumes[0].as_str(), volumes[1].as_str(), "one by one, to volumes"] {
         assert!(why.contains(word), "{word}: {why}");
     }
     for (volume, is_vault) in volumes.iter().zip([true, false]) {

@@ -87,6 +87,7 @@ pub async fn back_up_volume(
     progress: Arc<TransferProgress>,
     stop: CancellationToken,
 ) -> Result<VolumeSummary, TransferError> {
+    let _in_use = buffers::in_use();
     progress.start(source.n_blocks());
     let durable = tokio::select! {
         () = stop.cancelled() => return Err(TransferError::cancelled()),
@@ -98,6 +99,5 @@ pub async fn back_up_volume(
     if done.is_err() {
         run.wind_down().await;
     }
-    buffers::let_go();
     done.map(|()| run.summary())
 }

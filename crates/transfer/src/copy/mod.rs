@@ -119,6 +119,7 @@ pub async fn resume_copy(
         );
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
+    let _in_use = buffers::in_use();
     progress.start(n_source);
     let needs = target.needs();
     let from_block = mark.from_block;
@@ -151,7 +152,6 @@ pub async fn resume_copy(
     copy.writes.shutdown().await;
     copy.persists.shutdown().await;
     copy.to_write.clear();
-    buffers::let_go();
     done?;
     let (n_written, aggregate) = copy.aggregate.finish();
     tokio::select! {

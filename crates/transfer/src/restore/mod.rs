@@ -86,6 +86,7 @@ pub async fn restore_volume(
         );
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
+    let _in_use = buffers::in_use();
     progress.start(n_source);
     let parts = run::Parts {
         source,
@@ -98,7 +99,6 @@ pub async fn restore_volume(
     let mut run = run::Run::new(parts, mark);
     let done = run.transfer(&stop).await;
     run.shut_down().await;
-    buffers::let_go();
     done?;
     let summary = run.summary();
     tokio::select! {

@@ -63,7 +63,7 @@ pub(in super::super) async fn choose(
         let decision = decide(
             wish,
             &options,
-            |transport| Estimate::of(transport, &amount(&work), &context.shared.prices),
+            |transport| Estimate::of(transport, &amount(context, &work), &context.shared.prices),
             |estimate| estimate.weight(&context.shared.prices),
         )
         .map_err(|error| TransferError::new(class, error.message))?;
@@ -82,13 +82,15 @@ pub(in super::super) async fn choose(
     }
 }
 
-fn amount(work: &Work<'_>) -> Amount {
+fn amount(context: &TaskContext, work: &Work<'_>) -> Amount {
+    let quotas = context.shared.clients.governor().settings();
     let size_gib: u64 = work.volumes.iter().map(|volume| u64::from(volume.size_gib)).sum();
     Amount {
         writes: work.writes,
         blocks: work.blocks.unwrap_or(size_gib.saturating_mul(2_048)),
         size_gib,
         n_volumes: u32::try_from(work.volumes.len()).unwrap_or(u32::MAX),
+        direct_per_second: if work.writes { quotas.put_per_second } else { quotas.get_per_second },
     }
 }
 
@@ -133,8 +135,8 @@ fn possible(
                 .to_owned())
         }
         Transport::HotAdd if !work.product_codes.is_empty() => Err(format!(
-            "the instance or its volumes have the Marketplace product codes {}, with which they cannot be attached to the \
-             node: use EBS direct",
+            "the instance, a volume or its snapshot has the Marketplace product codes {}: such volumes cannot be attached to \
+             the node; use EBS direct",
             work.product_codes.join(", ")
         )),
         Transport::HotAdd => match work.unshareable {

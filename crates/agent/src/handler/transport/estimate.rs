@@ -1,4 +1,4 @@
-//! What moving blocks takes, by list prices and default quotas: close enough to choose by, no bill.
+//! What moving blocks takes, by list prices and the agent's quotas: close enough to choose by, no bill.
 
 use std::fmt;
 
@@ -6,8 +6,6 @@ use snapferry_types::Transport;
 
 use crate::config::Prices;
 
-/// Requests a second that an account may make by default, less a little.
-const DIRECT_BLOCKS_PER_SECOND: f64 = 990.0;
 /// Reading a volume that was just made of a snapshot fetches its blocks for the first time.
 const HOT_ADD_READ_MIB_PER_SECOND: f64 = 150.0;
 /// A new gp3 volume at 250 MiB/s.
@@ -33,6 +31,8 @@ pub(super) struct Amount {
     pub(super) size_gib: u64,
     /// How many volumes.
     pub(super) n_volumes: u32,
+    /// Blocks that EBS direct moves in a second: its quota, as this agent is told to keep it.
+    pub(super) direct_per_second: f64,
 }
 
 /// What a transport takes.
@@ -54,7 +54,7 @@ impl Estimate {
             Transport::EbsDirect => {
                 let per_thousand =
                     if amount.writes { prices.put_per_thousand } else { prices.get_per_thousand };
-                let seconds = 5.0 + blocks / DIRECT_BLOCKS_PER_SECOND;
+                let seconds = 5.0 + blocks / amount.direct_per_second.max(1.0);
                 Self { seconds, dollars: blocks / 1_000.0 * per_thousand }
             }
             Transport::HotAdd => {
@@ -97,7 +97,8 @@ impl fmt::Display for Estimate {
 mod tests {
     use super::*;
 
-    const TIB: Amount = Amount { writes: false, blocks: 2_097_152, size_gib: 1_024, n_volumes: 1 };
+    const TIB: Amount =
+        Amount { writes: false, blocks: 2_097_152, size_gib: 1_024, n_volumes: 1, direct_per_second: 990.0 };
 
     #[test]
     fn a_tebibyte_costs_what_the_price_list_says() {
@@ -114,5 +115,12 @@ mod tests {
         let few = Amount { blocks: 2_000, ..TIB };
         assert!(weight(Transport::EbsDirect, &few) < weight(Transport::HotAdd, &few));
         assert!(weight(Transport::EbsDirect, &TIB) > weight(Transport::HotAdd, &TIB));
+        // A larger quota makes it faster, and a price of time decides.
+        let granted = Amount { direct_per_second: 5_000.0, ..TIB };
+        let (slow, fast) = (weight(Transport::EbsDirect, &TIB), weight(Transport::EbsDirect, &granted));
+        assert!((slow - fast - 2_097_152.0 * (1.0 / 990.0 - 1.0 / 5_000.0) / 3_600.0).abs() < 0.001);
+        let dear = Prices { hour: 1_000.0, ..prices };
+        let weight = |transport, amount: &Amount| Estimate::of(transport, amount, &dear).weight(&dear);
+        assert!(weight(Transport::EbsDirect, &granted) < weight(Transport::HotAdd, &granted));
     }
 }

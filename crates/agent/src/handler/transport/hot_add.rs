@@ -242,6 +242,7 @@ impl HotAddNode {
             }
             ec2::wait_volume_available(service, volume, stop).await?;
         }
+        let mut is_told = false;
         loop {
             let turn = self.naming.lock().await;
             let node = ec2::describe_instance(service, here).await?;
@@ -249,7 +250,14 @@ impl HotAddNode {
             if !found.is_some_and(|one| one.attachments.iter().any(is_here)) {
                 if !self.make_room(context, service, volume, &node).await? {
                     drop(turn);
-                    tracing::debug!(%volume, instance = %here, "waiting for room on the instance");
+                    if !std::mem::replace(&mut is_told, true) {
+                        let n = node.volumes.len();
+                        let text = format!(
+                            "{volume} waits for room on {here}: {n} volumes are attached, and those that move blocks are \
+                             as many as this node may have"
+                        );
+                        context.note(true, text).await?;
+                    }
                     tokio::select! {
                         () = stop.cancelled() => return Err(TransferError::cancelled()),
                         () = tokio::time::sleep(ROOM_POLL) => continue,

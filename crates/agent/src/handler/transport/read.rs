@@ -81,7 +81,7 @@ impl Reader {
             size_gib: n_blocks.div_ceil(BLOCKS_PER_GIB),
             kms_key_id: None,
         };
-        let attached = node.attach(context, &service, &wanted).await?;
+        let attached = Box::pin(node.attach(context, &service, &wanted)).await?;
         let source = DeviceSource::open(&attached.device, n_blocks, Some(listing))?;
         Ok(Self { source: Arc::new(source), attached: Some((service, attached)), copy })
     }

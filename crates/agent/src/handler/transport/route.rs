@@ -3,13 +3,14 @@
 //!
 //! Runs twice: only looks.
 
-use snapferry_aws::ec2;
+use snapferry_aws::ec2::{self, DescribedVolume};
 use snapferry_aws::{Account, AwsError, KeyUse, Probe, S3, SessionScope};
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::Transport;
+use snapferry_types::aws::Tag;
 
 use super::super::preflight::{Preflight, keys_of, stand_in};
-use super::super::share;
+use super::super::{restore_check, share};
 use super::choose::Work;
 use super::hot_add;
 use super::write::importer;
@@ -180,6 +181,12 @@ async fn node(
         );
         return Err(TransferError::new(ErrorClass::Invalid, text));
     }
+    // What moves blocks for somebody goes again; the rest stays.
+    let is_moving = |volume: &&DescribedVolume| volume.tags.iter().any(Tag::is_ownership);
+    let n_staying = described.volumes.iter().filter(|one| !is_moving(one)).count();
+    restore_check::room(service, &described.config, n_staying, 1)
+        .await
+        .map_err(|error| error.context("this access node".to_owned()))?;
     if let Some(own) = described.config.volumes.first() {
         let probe = Probe::AttachVolume {
             volume: own.volume_id.clone(),

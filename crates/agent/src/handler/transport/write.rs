@@ -103,7 +103,7 @@ async fn by_hot_add(
         size_gib: what.config.size_gib,
         kms_key_id: context.shared.transit_kms_key_id.clone().filter(|_| what.config.encrypted),
     };
-    let attached = node.attach(context, &service, &wanted).await?;
+    let attached = Box::pin(node.attach(context, &service, &wanted)).await?;
     // Of an encrypted volume nobody says what a block reads as that was never written.
     let overwrite = if what.config.encrypted { Overwrite::Used } else { Overwrite::Blank };
     let target = DeviceTarget::open(&attached.device, what.volume.n_blocks, overwrite)?;
