@@ -23,7 +23,7 @@ use super::objects::parse_one;
 use super::restore_check::Place;
 use super::restore_volumes::{restored_tags, say_dropped};
 use super::stage::Staged;
-use super::{clean, made, objects};
+use super::{made, objects};
 use crate::context::TaskContext;
 
 pub(super) async fn run(
@@ -55,9 +55,9 @@ pub(super) async fn run(
     let instance: InstanceId = parse_one(&entry)?;
     settle(context, account, &instance, place.wanted.stopped).await?;
     let mut results = vec![made("instance", &instance, &original.instance_id)];
+    // The image goes with what only served the restore, once the results are kept: an attempt that dies after it is gone
+    // does not look for it.
     results.extend(finish_volumes(context, account, &instance, staged, spec).await?);
-    // The instance holds its volumes; neither image nor snapshots are needed any more.
-    clean::remove(context, &image_entry, context.stop.token()).await?;
     Ok(results)
 }
 
