@@ -1,5 +1,4 @@
-//! Every target of a restore from every copy of a recovery point, by every transport, as before and under another key:
-//! content, type, IOPS, throughput, tags, key and delete-on-termination are compared with what was.
+//! Every target of a restore, from snapshots and from a library by every transport, as before and under another key: content, type, IOPS, throughput, tags, key and delete-on-termination are compared with what was.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -110,26 +109,24 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn from_snapshots() {
-    let world = World::new(OsFamily::Linux, false).await;
+async fn every_target_from_snapshots(world: World) {
     let job = world.rig.snap(&world.instance.id, None).await.unwrap();
     let point = Rig::recovery_point(&world.rig.succeed(job).await.unwrap()).unwrap();
-    world.images(point, RestoreFrom::Snapshot, "plain").await;
-    world.every_target(point, (RestoreFrom::Snapshot, TransportWish::Automatic, None)).await;
+    world.images(point, RestoreFrom::Snapshot, "images").await;
     let key = world.rig.sim.context().world.create_key(ACCOUNT, REGION, None);
-    world.every_target(point, (RestoreFrom::Snapshot, TransportWish::Automatic, Some(&key))).await;
+    for key in [None, Some(key.as_str())] {
+        world.every_target(point, (RestoreFrom::Snapshot, TransportWish::Automatic, key)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_snapshots() {
+    every_target_from_snapshots(World::new(OsFamily::Linux, false).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_snapshots_under_a_key() {
-    let world = World::new(OsFamily::Windows, true).await;
-    let job = world.rig.snap(&world.instance.id, None).await.unwrap();
-    let point = Rig::recovery_point(&world.rig.succeed(job).await.unwrap()).unwrap();
-    world.images(point, RestoreFrom::Snapshot, "sealed").await;
-    world.every_target(point, (RestoreFrom::Snapshot, TransportWish::Automatic, None)).await;
-    let key = world.rig.sim.context().world.create_key(ACCOUNT, REGION, None);
-    world.every_target(point, (RestoreFrom::Snapshot, TransportWish::Automatic, Some(&key))).await;
+    every_target_from_snapshots(World::new(OsFamily::Windows, true).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use snapferry_types::{BLOCK_SIZE, ChunkId, Sha256Digest, ZERO_BLOCK_SHA256};
 
 use crate::block::{BlockKind, BlockState, Leaf};
+use crate::buffers::BlockBuffer;
 use crate::record::{self, Compression, SealError};
 use crate::scratch::Scratch;
 use crate::seal::{Named, SealedLeaf, Sealer};
@@ -38,7 +39,7 @@ impl Sealer {
         let key = self.chunk_key(id);
         let plain = match parts.compression {
             Compression::None => {
-                let mut plain = scratch.take_buffer(parts.plain_len);
+                let mut plain = BlockBuffer::take(parts.plain_len);
                 parts.open_into(&what, &key, plain.as_mut_slice())?;
                 plain
             }

@@ -41,11 +41,6 @@ impl Scratch {
         frame_len.and_then(|len| self.buffer.get(..len))
     }
 
-    /// A buffer of `len` bytes, at most a sealed block's.
-    pub(crate) fn take_buffer(&self, len: usize) -> BlockBuffer {
-        BlockBuffer::take(len)
-    }
-
     /// Fills `frame_len` bytes by `fill` and decompresses them to exactly `plain_len` bytes, at most a block's. The
     /// outer error is `fill`'s; the inner one says why the frame is wrong.
     pub(crate) fn decompress(

@@ -15,6 +15,7 @@ use crate::buffers::{BlockBuffer, is_aligned};
 use crate::error::{ErrorClass, TransferError};
 use crate::file::{blocking, failed, os};
 use crate::sink::{BlockTarget, TargetNeeds};
+use crate::zero::zero_block;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
@@ -116,10 +117,8 @@ impl Device {
         if os::zero_range(&self.file, offset, len).map_err(doing)? {
             return Ok(());
         }
-        let mut zeroes = BlockBuffer::take(BLOCK_SIZE);
-        zeroes.as_mut_slice().fill(0);
         for block in 0..u64::from(n_blocks) {
-            os::write_all_at(&self.file, zeroes.as_ref(), offset + block * BLOCK).map_err(doing)?;
+            os::write_all_at(&self.file, &zero_block(), offset + block * BLOCK).map_err(doing)?;
         }
         Ok(())
     }
