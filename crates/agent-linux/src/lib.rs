@@ -1,17 +1,17 @@
-//! The agent on Linux: its configuration file and its composition. Devices and the service manager will live here;
-//! what the agent does is in `snapferry-agent`.
+//! The agent on Linux: its composition and its devices. The service manager will live here; what the agent does is in
+//! `snapferry-agent`.
 
-mod config;
+mod devices;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
-use snapferry_agent::Agent;
+use snapferry_agent::{Agent, AgentFile};
 use snapferry_queue::{BrokerUrl, RabbitQueue};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{AgentFile, QueueSection};
+pub use devices::DeviceFolder;
 
 /// Builds the agent over RabbitMQ and runs it until `stop`.
 ///
@@ -21,7 +21,8 @@ pub async fn run(config: AgentFile, stop: CancellationToken) -> anyhow::Result<(
     let url = config.queue.url.read()?;
     let url: BrokerUrl = url.expose_secret().parse()?;
     let queue = RabbitQueue::new(&url, &config.queue.client).context("prepare the RabbitMQ client")?;
-    let agent = Agent::build(config.agent, Arc::new(queue)).await?;
+    let devices = DeviceFolder::of(&config.agent);
+    let agent = Agent::build(config.agent, Arc::new(queue), Arc::new(devices)).await?;
     agent.run(stop).await;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use snapferry_agent_linux::AgentFile;
+use snapferry_agent::AgentFile;
 use snapferry_service::{Exit, config, shutdown, telemetry};
 
 /// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::AgentConfig;
 use crate::context::Shared;
+use crate::devices::VolumeDevices;
 use crate::figures::Figures;
 use crate::handler::HotAddNode;
 use crate::identity::{Identity, IdentityError};
@@ -72,11 +73,16 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Reads the identity, prepares connections, binds the metrics listener.
+    /// Reads the identity, prepares connections, binds the metrics listener. What HotAdd attaches it looks for in
+    /// `devices`.
     ///
     /// # Errors
     /// [`BuildError`]; nothing runs then.
-    pub async fn build(mut config: AgentConfig, queue: Arc<dyn TaskQueue>) -> Result<Self, BuildError> {
+    pub async fn build(
+        mut config: AgentConfig,
+        queue: Arc<dyn TaskQueue>,
+        devices: Arc<dyn VolumeDevices>,
+    ) -> Result<Self, BuildError> {
         let n_slots = usize::try_from(config.slots).unwrap_or(0);
         if !(1..=256).contains(&n_slots) {
             return Err(BuildError::Slots(config.slots));
@@ -100,7 +106,7 @@ impl Agent {
             tls,
             image_dir: config.image_dir.clone(),
             region: config.region.clone(),
-            hot_add: hot_add(&config)?,
+            hot_add: hot_add(&config, devices)?,
             import: config.import.clone(),
             transit_kms_key_id: config.transit_kms_key_id.clone(),
             prices: config.prices,
@@ -149,7 +155,7 @@ impl Agent {
 }
 
 /// The node for HotAdd, where it is one.
-fn hot_add(config: &AgentConfig) -> Result<Option<HotAddNode>, BuildError> {
+fn hot_add(config: &AgentConfig, devices: Arc<dyn VolumeDevices>) -> Result<Option<HotAddNode>, BuildError> {
     let Some(hot_add) = config.hot_add.clone() else { return Ok(None) };
     let zone = config.availability_zone.clone();
     if !zone.starts_with(config.region.as_str()) || zone == config.region.as_str() {
@@ -158,5 +164,5 @@ fn hot_add(config: &AgentConfig) -> Result<Option<HotAddNode>, BuildError> {
     if hot_add.max_attachments == 0 {
         return Err(BuildError::NoAttachments);
     }
-    Ok(Some(HotAddNode::new(hot_add, zone, OS)))
+    Ok(Some(HotAddNode::new(hot_add, zone, OS, devices)))
 }

@@ -70,9 +70,9 @@ pub struct AgentConfig {
 pub struct HotAddConfig {
     /// This machine's instance id in the service account.
     pub instance_id: InstanceId,
-    /// Where the system shows EBS volumes by their ids.
-    #[serde(default = "default_device_dir")]
-    pub device_dir: PathBuf,
+    /// On Linux, where the system shows EBS volumes by their ids; `/dev/disk/by-id` when absent.
+    #[serde(default)]
+    pub device_dir: Option<PathBuf>,
     /// Volumes that tasks attach at the same time, all together; an instance takes about 28, with its own volumes and
     /// network interfaces. When they are too many, those that no task here works with are taken off: one agent has the
     /// instance to itself.
@@ -120,10 +120,6 @@ impl Default for Prices {
             hour: 1.0,
         }
     }
-}
-
-fn default_device_dir() -> PathBuf {
-    PathBuf::from("/dev/disk/by-id")
 }
 
 const fn default_attachments() -> u8 {

@@ -9,7 +9,9 @@ mod app;
 mod attempt;
 pub mod config;
 mod context;
+mod devices;
 mod figures;
+mod file;
 mod handler;
 mod identity;
 mod keeper;
@@ -23,4 +25,6 @@ mod worker;
 
 pub use app::{Agent, BuildError};
 pub use config::AgentConfig;
+pub use devices::{NoDevice, VolumeDevices};
+pub use file::{AgentFile, QueueSection};
 pub use identity::IdentityError;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use snapferry_agent::{Agent, AgentConfig};
+use snapferry_agent_linux::DeviceFolder;
 use snapferry_media_agent::{MediaAgent, MediaAgentConfig};
 use snapferry_queue::{EmbeddedQueue, TaskQueue as _};
 use snapferry_scheduler::{Config as SchedulerConfig, Scheduler};
@@ -66,7 +67,8 @@ impl All {
             agent.scheduler = lease;
         }
         let media_agent = MediaAgent::build(media_agent).await.context("start the MediaAgent")?;
-        let agent = Agent::build(agent, queue).await.context("start the agent")?;
+        let devices = Arc::new(DeviceFolder::of(&agent));
+        let agent = Agent::build(agent, queue, devices).await.context("start the agent")?;
         Ok(Self { scheduler, media_agent, agent, endpoints })
     }
 

@@ -7,7 +7,8 @@
 //! An attempt that ends, however it ends, takes its volumes off (see [`HotAddNode::let_go`]); only one that lost its
 //! lease touches nothing, because another may have them by then.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use snapferry_aws::ec2::{self, DescribedInstance, NewVolume, VolumeAttachment};
@@ -25,6 +26,7 @@ use super::super::objects::{self, parse_one};
 use super::places::Places;
 use crate::config::HotAddConfig;
 use crate::context::TaskContext;
+use crate::devices::VolumeDevices;
 
 /// A device appears within seconds of its attachment.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,6 +40,7 @@ pub(crate) struct HotAddNode {
     config: HotAddConfig,
     zone: String,
     os: OsFamily,
+    devices: Arc<dyn VolumeDevices>,
     /// Volumes that may be attached at the same time.
     places: Places,
     /// Room is made, and device names are found and taken, one at a time.
@@ -71,9 +74,14 @@ pub(super) struct Wanted<'a> {
 impl HotAddNode {
     /// A node in `zone`.
     #[must_use]
-    pub(crate) fn new(config: HotAddConfig, zone: String, os: OsFamily) -> Self {
+    pub(crate) fn new(
+        config: HotAddConfig,
+        zone: String,
+        os: OsFamily,
+        devices: Arc<dyn VolumeDevices>,
+    ) -> Self {
         let places = Places::new(usize::from(config.max_attachments));
-        Self { config, zone, os, places, naming: Mutex::new(()) }
+        Self { config, zone, os, devices, places, naming: Mutex::new(()) }
     }
 
     /// Makes the volume and attaches it. Waits while the node has as many attached as it may. It has a place of the node
@@ -302,24 +310,24 @@ impl HotAddNode {
     }
 
     async fn find_device(&self, context: &TaskContext, volume: &VolumeId) -> Result<PathBuf, TransferError> {
-        let path = device_path(&self.config.device_dir, volume);
         let until = Instant::now() + DEVICE_TIMEOUT;
-        while !tokio::fs::try_exists(&path).await.unwrap_or(false) {
-            if Instant::now() >= until {
-                let text = format!(
-                    "{volume} is attached to {} but {} did not appear: is this process running on that instance, \
-                     and is device_dir right?",
-                    self.config.instance_id,
-                    path.display()
-                );
-                return Err(TransferError::new(ErrorClass::Unavailable, text));
-            }
-            tokio::select! {
-                () = context.stop.token().cancelled() => return Err(TransferError::cancelled()),
-                () = tokio::time::sleep(DEVICE_POLL) => {}
+        loop {
+            let (devices, asked) = (Arc::clone(&self.devices), volume.clone());
+            let found = tokio::task::spawn_blocking(move || devices.find(&asked)).await;
+            let died =
+                |cause| TransferError::new(ErrorClass::Internal, format!("a look for devices died: {cause}"));
+            match found.map_err(died)? {
+                Ok(device) => return Ok(device),
+                Err(missing) if Instant::now() >= until => {
+                    let text = format!("{volume} is attached to {} but {missing}", self.config.instance_id);
+                    return Err(TransferError::new(ErrorClass::Unavailable, text));
+                }
+                Err(_not_yet) => tokio::select! {
+                    () = context.stop.token().cancelled() => return Err(TransferError::cancelled()),
+                    () = tokio::time::sleep(DEVICE_POLL) => {}
+                },
             }
         }
-        Ok(path)
     }
 }
 
@@ -345,21 +353,4 @@ fn owner(context: &TaskContext) -> (TaskId, Fence) {
 /// [`TransferError`].
 pub(super) async fn service(context: &TaskContext) -> Result<Account, TransferError> {
     context.service(SessionScope::HotAdd).await
-}
-
-/// The name that udev gives an EBS volume on a Nitro instance.
-fn device_path(dir: &Path, volume: &VolumeId) -> PathBuf {
-    dir.join(format!("nvme-Amazon_Elastic_Block_Store_{}", volume.as_str().replace('-', "")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_volume_is_found_by_the_name_that_udev_gives_it() {
-        let volume = "vol-0123456789abcdef0".parse().unwrap();
-        let path = device_path(Path::new("/dev/disk/by-id"), &volume);
-        assert_eq!(path, Path::new("/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0"));
-    }
 }

@@ -1,10 +1,11 @@
 //! The file of an agent that runs alone.
 
 use serde::Deserialize;
-use snapferry_agent::AgentConfig;
 use snapferry_queue::RabbitConfig;
 use snapferry_service::SecretRef;
 use snapferry_service::telemetry::LogFormat;
+
+use crate::config::AgentConfig;
 
 /// `agent.toml`.
 #[derive(Debug, Clone, Deserialize)]
