@@ -11,15 +11,18 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// A registry with the figures of the process itself (CPU, memory, file descriptors).
+/// A registry; on Linux with the figures of the process itself (CPU, memory, file descriptors).
 ///
 /// # Panics
 /// Never: the collector of a fresh registry is registered once.
 #[must_use]
 pub fn registry() -> Registry {
     let registry = Registry::new();
-    let process = prometheus::process_collector::ProcessCollector::for_self();
-    registry.register(Box::new(process)).expect("a fresh registry has no collector yet");
+    #[cfg(target_os = "linux")]
+    {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("a fresh registry has no collector yet");
+    }
     registry
 }
 

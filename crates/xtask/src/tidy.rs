@@ -15,8 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("snapferry-types", &[]),
     ("snapferry-wire", &["snapferry-types"]),
     ("snapferry-service", &["snapferry-types"]),
+    ("snapferry-drive", &[]),
     ("snapferry-queue", &["snapferry-types", "snapferry-wire"]),
-    ("snapferry-transfer", &["snapferry-types"]),
+    ("snapferry-transfer", &["snapferry-types", "snapferry-drive"]),
     ("snapferry-aws", &["snapferry-types", "snapferry-transfer"]),
     ("snapferry-library", &["snapferry-types"]),
     (
@@ -44,6 +45,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "snapferry-agent-linux",
         &["snapferry-agent", "snapferry-queue", "snapferry-service", "snapferry-types"],
+    ),
+    (
+        "snapferry-agent-windows",
+        &["snapferry-agent", "snapferry-queue", "snapferry-service", "snapferry-types", "snapferry-drive"],
     ),
     ("snapferry-api", &["snapferry-types"]),
     (

@@ -1,5 +1,5 @@
 //! A block device that is attached to this machine, as source and target: HotAdd. Direct I/O keeps the page cache
-//! out of the way; where it is not to be had (a file on some file systems, Windows) the same calls go through it.
+//! out of the way; where it is not to be had (a file on some file systems) the same calls go through it.
 //!
 //! A device knows no holes. A source is told by a listing what to read; a target on which old data may lie asks for
 //! the source's holes and overwrites them, so that nothing of the old shows through.
@@ -10,7 +10,6 @@ mod target;
 mod tests;
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use snapferry_types::BLOCK_SIZE;
@@ -26,12 +25,12 @@ const IN_FLIGHT: usize = 32;
 
 /// Opens a device, or a file that stands for one, of at least `n_blocks`.
 fn open(path: &Path, n_blocks: u32, is_written: bool) -> Result<File, TransferError> {
-    let (mut file, is_direct) =
+    let (file, is_direct) =
         os::open_direct(path, is_written).map_err(|cause| failed("open", path, &cause))?;
     if !is_direct {
         tracing::info!(device = %path.display(), "no direct I/O here, the page cache is used");
     }
-    let len = file.seek(SeekFrom::End(0)).map_err(|cause| failed("measure", path, &cause))?;
+    let len = os::length(&file, path).map_err(|cause| failed("measure", path, &cause))?;
     let wanted = u64::from(n_blocks) * BLOCK_SIZE as u64;
     if len < wanted {
         let message = format!(

@@ -28,8 +28,8 @@ pub enum Overwrite {
     Used,
 }
 
-/// A block device that is written with direct I/O. Nobody else may have it open for one user: a mounted device is
-/// refused.
+/// A block device that is written with direct I/O. On Linux nobody else may have it open for one user: a mounted device
+/// is refused.
 #[derive(Debug)]
 pub struct DeviceTarget {
     device: Arc<Device>,
@@ -49,7 +49,7 @@ impl DeviceTarget {
     /// Opens a device as a volume of `n_blocks`; what lies after them is not touched.
     ///
     /// # Errors
-    /// It cannot be opened for one user, or is shorter than the volume: the message has both sizes.
+    /// It cannot be opened (on Linux, for one user), or is shorter than the volume: the message has both sizes.
     pub fn open(
         path: impl Into<PathBuf>,
         n_blocks: u32,

@@ -24,15 +24,32 @@ use crate::zero::zero_block;
 
 const N_BLOCKS: u32 = 40;
 
-/// A loop device over a file; detached on drop.
+/// A loop device over a file; detached on drop. Only Linux has them.
 struct Loop(PathBuf);
 
+#[cfg(target_os = "linux")]
 impl Loop {
+    /// One over a file, for root.
+    fn all(backing: &Path) -> Vec<Self> {
+        if rustix::process::geteuid().is_root() {
+            return vec![Self::attach(backing)];
+        }
+        eprintln!("not root: loop devices are left out");
+        Vec::new()
+    }
+
     fn attach(file: &Path) -> Self {
         let done = Command::new("losetup").args(["--find", "--show"]).arg(file).output();
         let done = done.expect("losetup is needed by this test, and is not installed");
         assert!(done.status.success(), "losetup: {}", String::from_utf8_lossy(&done.stderr));
         Self(PathBuf::from(String::from_utf8(done.stdout).unwrap().trim()))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Loop {
+    fn all(_backing: &Path) -> Vec<Self> {
+        Vec::new()
     }
 }
 
@@ -56,13 +73,7 @@ impl Places {
         let files = ["file", "backing"].map(|name| folder.path().join(name));
         files.iter().for_each(|file| std::fs::write(file, &full).unwrap());
         let [file, backing] = files;
-        let loops = if rustix::process::geteuid().is_root() {
-            vec![Loop::attach(&backing)]
-        } else {
-            eprintln!("not root: loop devices are left out");
-            Vec::new()
-        };
-        Self { _folder: folder, files: vec![file], loops }
+        Self { _folder: folder, files: vec![file], loops: Loop::all(&backing) }
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {

@@ -1,4 +1,4 @@
-//! The calls that differ between systems: positioned reads and writes, holes, direct I/O.
+//! The calls that differ between systems: positioned reads and writes, lengths, holes, direct I/O.
 
 use std::fs::File;
 use std::io;
@@ -61,6 +61,18 @@ pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
+/// Bytes of an open file or device.
+#[cfg(not(windows))]
+pub(crate) fn length(mut file: &File, _path: &Path) -> io::Result<u64> {
+    io::Seek::seek(&mut file, io::SeekFrom::End(0))
+}
+
+/// Bytes of an open file or device. A device has no end to seek to: it is asked, by its path.
+#[cfg(windows)]
+pub(crate) fn length(file: &File, path: &Path) -> io::Result<u64> {
+    if snapferry_drive::is_device(path) { snapferry_drive::length(path) } else { Ok(file.metadata()?.len()) }
+}
+
 /// Opens for direct I/O, and says whether it is to be had; without it, as any file. A block device that is written
 /// is opened for one user: a mounted one is refused.
 #[cfg(target_os = "linux")]
@@ -79,7 +91,18 @@ pub(crate) fn open_direct(path: &Path, is_written: bool) -> io::Result<(File, bo
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Opens for direct I/O. That nobody else works with the device is the system's to see to: it refuses to write where a
+/// volume is mounted.
+#[cfg(windows)]
+pub(crate) fn open_direct(path: &Path, is_written: bool) -> io::Result<(File, bool)> {
+    const FILE_FLAG_NO_BUFFERING: u32 = 0x2000_0000;
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(is_written);
+    std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, FILE_FLAG_NO_BUFFERING);
+    Ok((options.open(path)?, true))
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) fn open_direct(path: &Path, is_written: bool) -> io::Result<(File, bool)> {
     let file = std::fs::OpenOptions::new().read(true).write(is_written).open(path)?;
     Ok((file, false))

@@ -1,7 +1,6 @@
 //! An image or device that is read.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,8 +35,8 @@ impl FileSource {
     /// It cannot be opened, or is larger than 2^32 blocks.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TransferError> {
         let path = path.into();
-        let mut file = File::open(&path).map_err(|cause| failed("open", &path, &cause))?;
-        let len = file.seek(SeekFrom::End(0)).map_err(|cause| failed("measure", &path, &cause))?;
+        let file = File::open(&path).map_err(|cause| failed("open", &path, &cause))?;
+        let len = os::length(&file, &path).map_err(|cause| failed("measure", &path, &cause))?;
         let n_blocks = u32::try_from(len.div_ceil(BLOCK)).map_err(|_| {
             let message = format!("{} has {len} bytes, more than a volume can", path.display());
             TransferError::new(ErrorClass::Invalid, message)

@@ -1,7 +1,6 @@
 //! An image or device that is written.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,9 +73,9 @@ impl FileTarget {
     /// It cannot be opened for writing, or is larger than 2^32 blocks.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TransferError> {
         let path = path.into();
-        let mut file =
+        let file =
             OpenOptions::new().write(true).open(&path).map_err(|cause| failed("open", &path, &cause))?;
-        let len = file.seek(SeekFrom::End(0)).map_err(|cause| failed("measure", &path, &cause))?;
+        let len = os::length(&file, &path).map_err(|cause| failed("measure", &path, &cause))?;
         let n_blocks = u32::try_from(len / BLOCK).map_err(|_| {
             let message = format!("{} has {len} bytes, more than a volume can", path.display());
             TransferError::new(ErrorClass::Invalid, message)

@@ -14,7 +14,9 @@ mod fields;
 mod fixed;
 mod inspect;
 mod qcow2;
+// They read files as Unix does, and with qemu-img.
 #[cfg(test)]
+#[cfg(unix)]
 mod tests;
 mod vhd;
 mod vmdk;
