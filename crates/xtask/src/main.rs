@@ -5,6 +5,7 @@ mod install;
 mod run;
 mod test;
 mod tidy;
+mod windows;
 
 use clap::{Parser, Subcommand};
 
@@ -41,6 +42,15 @@ enum Command {
     Tidy,
     /// Clippy over everything, warnings are errors.
     Lint,
+    /// Builds the agent for Windows into target/windows, or runs the tests of what is of Windows in it under wine.
+    Windows {
+        /// Run the tests in place of building the agent.
+        #[arg(long)]
+        tests: bool,
+        /// Passed on to cargo.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
     /// Installs what the tests need, and nothing else.
     Setup,
 }
@@ -51,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bench { parts, without_peer, cold_build } => bench::run(&parts, without_peer, cold_build),
         Command::Tidy => tidy::run(),
         Command::Lint => run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        Command::Windows { tests, more } => windows::run(tests, &more),
         Command::Setup => install::all().map(|_| ()),
     }
 }
