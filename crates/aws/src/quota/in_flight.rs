@@ -6,7 +6,8 @@
 //! after some seconds. When calls take their time elsewhere, the rate is in proportion to what is in flight, so that both
 //! directions show clearly; when we are the bottleneck it does not change at all. Then it is noise that seems to pay: a
 //! start whose fastest call took far less than the others goes down first, and none goes up beyond twice what reaches the
-//! pace at the lowest latency that was seen.
+//! pace at the lowest latency that was seen. Beyond AWS's default quotas, where a fastest call that took a fraction of the
+//! others says that they wait here, it only goes down.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -46,6 +47,9 @@ const BEYOND_LOWEST: f64 = 2.0;
 /// Calls that take their time elsewhere take about the same; a fastest one below this share of the mean has others waiting
 /// here.
 const ALIKE: f64 = 0.5;
+/// Below this share they wait in a crowd: with all processes on two cores it was 0.03 to 0.2, with AWS's latencies to wait
+/// for it is more. Only where the rate was above [`SPEED`] once: below, the pace matters more than some MiB.
+const CROWDED: f64 = 0.2;
 /// A latency so much above the lowest, with hardly more in flight, is the latency of now.
 const RISEN: f64 = 2.0;
 const HARDLY_MORE: f64 = 1.5;
@@ -69,6 +73,8 @@ struct State {
     lowest: (f64, f64),
     /// The shortest call of this measure, in seconds.
     shortest_s: f64,
+    /// Whether a rate above [`SPEED`] was ever seen.
+    was_fast: bool,
     since: Instant,
     answers: f64,
     /// Answers to calls that were sent under the former limit.
@@ -98,6 +104,7 @@ impl InFlight {
             before: (first, 0.0),
             lowest: (f64::INFINITY, first),
             shortest_s: f64::INFINITY,
+            was_fast: false,
             since: Instant::now(),
             answers: 0.0,
             // The first answers wait for connections, and say nothing.
@@ -149,6 +156,7 @@ impl State {
     }
 
     fn turn(&mut self, rate: f64, pace: f64, median_s: f64, now: Instant) {
+        self.was_fast |= rate > SPEED;
         let (lowest_s, under) = self.lowest;
         let has_risen = median_s > lowest_s * RISEN && self.limit <= under * HARDLY_MORE;
         if median_s < lowest_s || has_risen {
@@ -168,9 +176,11 @@ impl State {
                 self.before = (limit, rate);
                 self.shrink(Step::ShrinkFirst, now);
             }
-            Step::Follow | Step::Hold { .. } => self.grow(rate, pace),
+            Step::Follow | Step::Hold { .. } => self.seek(rate, pace, now),
             // Near the pace there is less to be had than that.
-            Step::Grow if rate > best * WORTH.min(f64::midpoint(1.0, pace / best)) => self.grow(rate, pace),
+            Step::Grow if rate > best * WORTH.min(f64::midpoint(1.0, pace / best)) => {
+                self.seek(rate, pace, now);
+            }
             Step::Grow => {
                 self.limit = limit;
                 self.before = (limit, best.max(rate));
@@ -182,8 +192,13 @@ impl State {
                 self.shrink(step, now);
             }
             Step::ShrinkFirst => {
+                let is_crowded = self.is_crowded(rate);
                 self.limit = limit;
-                self.grow(best, pace);
+                if is_crowded {
+                    self.step = Step::Hold { until: now + HOLD };
+                } else {
+                    self.grow(best, pace);
+                }
             }
             Step::Shrink => {
                 self.limit = limit;
@@ -195,6 +210,20 @@ impl State {
     /// Whether all calls of this measure took about as long. By Little's law their mean is what is in flight over the rate.
     fn are_alike(&self, rate: f64) -> bool {
         self.shortest_s * rate >= self.limit * ALIKE
+    }
+
+    fn is_crowded(&self, rate: f64) -> bool {
+        self.was_fast && self.shortest_s * rate < self.limit * CROWDED
+    }
+
+    /// Up, or down where more could not pay.
+    fn seek(&mut self, rate: f64, pace: f64, now: Instant) {
+        if self.is_crowded(rate) {
+            self.before = (self.limit, rate);
+            self.shrink(Step::Shrink, now);
+        } else {
+            self.grow(rate, pace);
+        }
     }
 
     fn grow(&mut self, rate: f64, pace: f64) {
@@ -285,6 +314,30 @@ mod tests {
         let rate = run(&in_flight, 5_000.0, 0.050, 0.000_8, 10.0).await;
         assert!(rate > 1_100.0, "{rate}");
         assert!(in_flight.limit() <= 130.0, "{}", in_flight.limit());
+    }
+
+    /// Measures as they were with all processes on two cores and no latency: the rate goes up and down by itself.
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_that_goes_up_by_itself_is_no_reason_for_more() {
+        let in_flight = InFlight::new(4_950.0);
+        let mut state = in_flight.state.lock().unwrap();
+        let mut now = Instant::now();
+        let measured = [884.0, 1_014.0, 963.0, 1_166.0, 1_294.0, 1_020.0, 905.0, 1_269.0, 1_599.0, 706.0];
+        for rate in measured.into_iter().cycle().take(200) {
+            state.shortest_s = 0.0015;
+            let median_s = state.limit / rate * 0.8;
+            state.turn(rate, 4_950.0, median_s, now);
+            assert!(state.limit <= 32.0, "{:?} at {}", state.step, state.limit);
+            now += MEASURED;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_beyond_the_default_is_reached_where_it_is_the_latency() {
+        for ms in [5.0, 20.0, 40.0] {
+            let rate = run(&InFlight::new(4_950.0), 4_950.0, ms / 1_000.0, 0.000_01, 16.0).await;
+            assert!(rate > 4_800.0, "{ms} ms: {rate}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
