@@ -72,6 +72,7 @@ async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
         (&plain, VaultTo::ServiceCopy, None),
         (&sealed, VaultTo::ServiceCopy, Some(ELSEWHERE)),
         (&sealed, VaultTo::ServiceShare, None),
+        (&managed, VaultTo::ServiceCopy, None),
     ] {
         let job = rig.snap(&instance.id, Some(vault(to, region))).await.unwrap();
         snapped.push(Rig::recovery_point(&rig.succeed(job).await.unwrap()).unwrap());

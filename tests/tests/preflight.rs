@@ -169,6 +169,8 @@ async fn hot_add_of_what_aws_does_not_share_needs_a_transit_key_that_the_tenant_
     assert!(world.set_key_policy(&transit, key_for(&[SERVICE])));
     let job = back_up(&rig, &instance, TransportWish::HotAdd).await;
     refused_and_nothing_made!(rig, job, "access_denied", [transit.as_str(), "transit_kms_key_id", ACCOUNT]);
+    let job = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
+    refused_and_nothing_made!(rig, job, "access_denied", [transit.as_str(), "another vault", ACCOUNT]);
     let without = |text: &str| {
         let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("transit_kms_key_id")).collect();
         kept.join("\n")

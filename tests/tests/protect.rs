@@ -156,6 +156,8 @@ async fn what_the_aws_managed_key_encrypts_is_not_shared_and_that_is_said_before
         assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
         assert!(error.message.contains("AWS-managed key"), "{}", error.message);
         assert!(error.message.contains(&instance.volumes[0]), "{}", error.message);
+        let way = "transit_kms_key_id of the agents";
+        assert_eq!(error.message.contains(way), to == VaultTo::ServiceCopy, "{}", error.message);
     }
     assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0);
     rig.left(0, 2).await.unwrap();

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use awssim::faults::Behaviour;
 use snapferry_api::job::{Job, JobState};
 use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
@@ -59,13 +60,20 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
     let plain = TestInstance::place(&sim, RESTORABLE, 8).unwrap();
     let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
     let sealed = TestInstance::place_as(&sim, RESTORABLE, 8, OsFamily::Windows, Some(&key)).unwrap();
+    let managed = sim.world.managed_key(ACCOUNT, REGION);
+    let managed = TestInstance::place_as(&sim, RESTORABLE, 8, OsFamily::Linux, Some(&managed)).unwrap();
     for (instance, to, region) in [
         (&plain, VaultTo::Tenant, Some(ELSEWHERE)),
         (&plain, VaultTo::ServiceCopy, None),
         (&sealed, VaultTo::ServiceCopy, Some(ELSEWHERE)),
+        (&managed, VaultTo::ServiceCopy, Some(ELSEWHERE)),
     ] {
         let content = instance.content(&sim).unwrap();
         let point = snapped(&rig, instance, vault(to, region)).await;
+        let n_of_tenant =
+            instance.volumes.len() + if to == VaultTo::Tenant { instance.volumes.len() } else { 0 };
+        assert_eq!(rig.count("snapshots"), n_of_tenant, "what was copied on the way is gone");
+        rig.shared_with(0).await.unwrap();
         lose_snapshots(&rig).await;
         let before = all_snapshots(&rig);
 
@@ -248,4 +256,55 @@ async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_co
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_or_cancel_leaves() {
+    let mut rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let managed = sim.world.managed_key(ACCOUNT, REGION);
+    let instance = TestInstance::place_as(&sim, "one", 8, OsFamily::Linux, Some(&managed)).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let of_service = || sim.world.inventory(Some(SERVICE)).get("snapshots").map_or(0, Vec::len);
+    // Two snapshots and their copies on the way; then the service account's.
+    let is_on_the_way = |rig: &Rig| rig.count("snapshots") == 4 && of_service() == 0;
+    let is_vaulted = |rig: &Rig| rig.count("snapshots") == 4 && of_service() == 2;
+    let copies_take =
+        |copy_millis| sim.faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
+
+    for is_cancelled_early in [true, false] {
+        copies_take(if is_cancelled_early { 600_000 } else { 2_000 });
+        let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
+        rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();
+        if !is_cancelled_early {
+            copies_take(600_000);
+            rig.wait(id, "copies of the service account are made", |_| is_vaulted(&rig)).await.unwrap();
+        }
+        rig.client.cancel_job(id).await.unwrap();
+        let ended = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+        assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
+        rig.only_these_are_left(0, 2).await.unwrap();
+        assert_eq!(of_service(), 0);
+    }
+
+    copies_take(2_500);
+    let n_before = rig.calls("ec2", "CopySnapshot");
+    let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
+    rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();
+    rig.agents[0].kill9().unwrap();
+    rig.start_again(0).unwrap();
+    rig.wait(id, "copies of the service account are made", |_| is_vaulted(&rig)).await.unwrap();
+    rig.agents[0].kill9().unwrap();
+    rig.start_again(0).unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 3, "an attempt was not interrupted");
+    assert_eq!(rig.calls("ec2", "CopySnapshot") - n_before, 4, "a copy was made twice");
+    rig.left(2, 2).await.unwrap();
+    assert_eq!(of_service(), 2);
+    rig.shared_with(0).await.unwrap();
+
+    let point = Rig::recovery_point(&job).unwrap();
+    lose_snapshots(&rig).await;
+    let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
+    instance.check(&sim, &job, &content).unwrap();
 }

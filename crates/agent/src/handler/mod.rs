@@ -29,6 +29,7 @@ mod snapshot;
 mod stage;
 mod store;
 mod streaming_backup;
+mod transit;
 mod transport;
 mod vault;
 

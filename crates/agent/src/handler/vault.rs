@@ -1,5 +1,5 @@
 //! Where else the snapshots of a recovery point are: copies in another region, a share with the service account, or
-//! copies that belong to it.
+//! copies that belong to it. The service account copies what AWS does not share from the tenant's copy under the transit key.
 //!
 //! Runs twice, or dies at:
 //! - sharing: in the ledger with its id before it is made; sharing again changes nothing.
@@ -22,8 +22,8 @@ use snapferry_types::{Region, SnapshotId, VolumeId};
 
 use super::objects::{self, parse_one};
 use super::preflight::{Preflight, keys_of, stand_in};
-use super::share;
 use super::snapshot::{Snapshots, TakenSnapshot};
+use super::{share, transit};
 use crate::context::TaskContext;
 
 /// Copies of one task at the same time; AWS allows 20 for an account in a region, and others copy too.
@@ -45,7 +45,12 @@ pub(super) async fn check(
     check_key(tenant, vault, config).await?;
     match vault.to {
         VaultTo::Tenant => {}
-        VaultTo::ServiceShare | VaultTo::ServiceCopy => share::check(tenant, config).await?,
+        VaultTo::ServiceShare => share::check(tenant, config).await?,
+        VaultTo::ServiceCopy if context.shared.transit_kms_key_id.is_some() => {}
+        VaultTo::ServiceCopy => share::check(tenant, config).await.map_err(|error| {
+            let way = "with a transit key (transit_kms_key_id of the agents) it is copied under that first";
+            TransferError::new(error.class, format!("{}; {way}", error.message))
+        })?,
     }
     preflight(context, tenant, vault, config).await
 }
@@ -70,13 +75,22 @@ async fn preflight(
             context.service_in(tenant.region(), SessionScope::IntelliSnap).await?
         }
     };
+    let mut is_copied_first = false;
     for (key, volume) in keys_of(&config.volumes) {
+        if vault.to == VaultTo::ServiceCopy && share::check_key(tenant, &volume, key).await.is_err() {
+            is_copied_first = true;
+            continue;
+        }
         let way = format!(
             "let account {} use the key in its policy (kms:DescribeKey, kms:Decrypt, kms:CreateGrant, \
              kms:ReEncrypt*), or choose another vault",
             reader.account()
         );
         ask.key(&reader, (key, KeyUse::Decrypt), volume, way);
+    }
+    if is_copied_first {
+        let accounts = (tenant, &reader);
+        transit::preflight(context, &mut ask, accounts, None, "choose another vault").await;
     }
     if let Some(key) = &vault.kms_key_id {
         let way = "choose another key for the vault, or allow it in the key's policy and the role's";
@@ -103,15 +117,14 @@ pub(super) async fn fill(
     snapshots: &Snapshots,
 ) -> Result<VaultMeta, TransferError> {
     match vault.to {
-        VaultTo::Tenant => copy_all(context, tenant, vault, snapshots).await,
+        VaultTo::Tenant => copy_all(context, tenant, vault, &snapshots.taken, &snapshots.seen.config).await,
         VaultTo::ServiceShare => share_all(context, tenant, snapshots).await,
         VaultTo::ServiceCopy => {
             let service = owner_of_copies(context, tenant, vault).await?;
-            let uncopied = without_copy(context, &snapshots.taken).await;
-            context.enter("share");
-            share::for_transport(context, tenant, &uncopied, service.account()).await?;
-            let filled = copy_all(context, tenant, vault, snapshots).await?;
+            let sources = share_for_copies(context, tenant, &service, &snapshots.taken).await?;
+            let filled = copy_all(context, tenant, vault, &sources, &snapshots.seen.config).await?;
             share::take_back(context).await?;
+            transit::remove_all(context).await?;
             Ok(filled)
         }
     }
@@ -191,29 +204,47 @@ async fn share_all(
     })
 }
 
-/// The snapshots whose copies were not started yet: only they need to be shared.
-async fn without_copy(context: &Arc<TaskContext>, taken: &[TakenSnapshot]) -> Vec<SnapshotId> {
-    let mut without = Vec::new();
-    for one in taken {
-        let copy = context.ledger.existing(ObjectKind::Snapshot, Purpose::Vault, one.volume.as_str()).await;
-        if copy.is_none_or(|entry| entry.state == LedgerState::Intended) {
-            without.push(one.snapshot.clone());
-        }
-    }
-    without
+/// Shares what the service account copies: the snapshots, or the tenant's copies of them where AWS does not share them. Answers
+/// what each is to be copied from; only those whose copies were not started yet are shared.
+async fn share_for_copies(
+    context: &Arc<TaskContext>,
+    tenant: &Account,
+    service: &Account,
+    taken: &[TakenSnapshot],
+) -> Result<Vec<TakenSnapshot>, TransferError> {
+    context.enter("share");
+    stream::iter(taken.iter().cloned())
+        .map(|mut one| async move {
+            let label = one.volume.as_str();
+            let started = context.ledger.existing(ObjectKind::Snapshot, Purpose::Vault, label).await;
+            if started.is_some_and(|entry| entry.state != LedgerState::Intended) {
+                return Ok(one);
+            }
+            let copy = transit::copy_unshareable(context, tenant, &one.volume, &one.snapshot).await?;
+            if let Some(copy) = copy {
+                one.snapshot = copy.snapshot;
+            }
+            let source = std::slice::from_ref(&one.snapshot);
+            share::for_transport(context, tenant, source, service.account()).await?;
+            Ok(one)
+        })
+        .buffered(COPIES_AT_ONCE)
+        .try_collect()
+        .await
 }
 
 async fn copy_all(
     context: &Arc<TaskContext>,
     tenant: &Account,
     vault: &VaultSpec,
-    snapshots: &Snapshots,
+    taken: &[TakenSnapshot],
+    config: &InstanceConfig,
 ) -> Result<VaultMeta, TransferError> {
     context.enter("copy");
     let owner = owner_of_copies(context, tenant, vault).await?;
-    let copies: Vec<(VolumeId, SnapshotId, Option<String>)> = stream::iter(snapshots.taken.iter().cloned())
+    let copies: Vec<(VolumeId, SnapshotId, Option<String>)> = stream::iter(taken.iter().cloned())
         .map(|one| {
-            let tags = tags_of(&snapshots.seen.config, &one.volume);
+            let tags = tags_of(config, &one.volume);
             let from = tenant.region();
             let owner = &owner;
             async move { copy(context, owner, from, vault, &one, tags).await }

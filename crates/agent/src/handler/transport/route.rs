@@ -10,7 +10,7 @@ use snapferry_types::Transport;
 use snapferry_types::aws::Tag;
 
 use super::super::preflight::{Preflight, keys_of, stand_in};
-use super::super::{restore_check, share};
+use super::super::{restore_check, share, transit};
 use super::choose::Work;
 use super::hot_add;
 use super::write::importer;
@@ -85,7 +85,8 @@ async fn read(
     let copies = is_hot_add && work.unshareable.is_some();
     if copies {
         let tenant = context.tenant(SessionScope::Backup).await?;
-        copy_for_reading(context, ask, &tenant, &service, work).await;
+        let snapshot = work.snapshots.first();
+        transit::preflight(context, ask, (&tenant, &service), snapshot, "use EBS direct").await;
     }
     for (key, volume) in keys_of(work.volumes) {
         // What is copied first is opened under the copy's key.
@@ -105,32 +106,6 @@ async fn read(
         ask.call(&tenant, share);
     }
     if is_hot_add { node(context, ask, &service, work).await } else { Ok(()) }
-}
-
-/// The tenant's copies under the transit key of what AWS does not share.
-async fn copy_for_reading(
-    context: &TaskContext,
-    ask: &mut Preflight<'_>,
-    tenant: &Account,
-    service: &Account,
-    work: &Work<'_>,
-) {
-    let snapshot = match work.snapshots.first() {
-        Some(snapshot) => Some(snapshot.clone()),
-        None => stand_in(tenant).await,
-    };
-    if let Some(snapshot) = snapshot {
-        ask.call(tenant, Probe::CopySnapshot { source_region: tenant.region().clone(), snapshot });
-    }
-    let Some(key) = &context.shared.transit_kms_key_id else { return };
-    let of = "the transit key (transit_kms_key_id)";
-    let way = format!(
-        "let account {} use it in its policy (kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext, kms:CreateGrant, \
-         kms:ReEncrypt*), or use EBS direct",
-        tenant.account()
-    );
-    ask.key(tenant, (key, KeyUse::GenerateDataKeyWithoutPlaintext), of, way);
-    ask.key(service, (key, KeyUse::Decrypt), of, "let the service account use it, or use EBS direct");
 }
 
 /// Volumes on the access node.
