@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &Up) -> Result<()> {
     let stop = shutdown::on_signals()?;
     let all = All::build(config).await?;
     eprintln!("snapferry is up: {}", all.endpoints().http);
-    all.run(stop).await
+    Box::pin(all.run(stop)).await
 }
 
 /// All roles, built and bound.

@@ -69,7 +69,7 @@ pub(super) async fn run(
         let path = file_of(&folder, &volume, format);
         if !marks.images().is_some_and(|images| images.done.contains(&volume)) || !path.is_file() {
             context.enter("write");
-            let write = write(context, &origin, &one, &path, format, marks);
+            let write = Box::pin(write(context, &origin, &one, &path, format, marks));
             marks.while_keeping(context, write).await.map_err(|error| in_folder(error, &folder))?;
             let saved = marks.save(context, |checkpoint| {
                 if let Some(images) = &mut checkpoint.images {
