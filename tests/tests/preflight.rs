@@ -238,6 +238,27 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
     rig.succeed(restore(&rig, point, VOLUMES, TransportWish::Automatic, Some(&good)).await).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_key_cannot_be_used_any_more_is_refused_by_name() {
+    let rig = rig(true).await;
+    let world = rig.sim.context().world.clone();
+    let key = world.create_key(ACCOUNT, REGION, Some(key_for(&[ACCOUNT, SERVICE])));
+    let sealed = TestInstance::place_as(rig.sim.context(), "one", 2, OsFamily::Linux, Some(&key)).unwrap();
+    for (state, word) in
+        [(KeyState::Disabled, "is disabled"), (KeyState::PendingDeletion, "is pending deletion")]
+    {
+        assert!(world.set_key_state(&key, state));
+        for transport in [TransportWish::EbsDirect, TransportWish::HotAdd] {
+            let job = back_up(&rig, &sealed, transport).await;
+            let words = [key.as_str(), sealed.volumes[0].as_str(), word, "nothing was made"];
+            refused_and_nothing_made!(rig, job, "invalid", words);
+        }
+    }
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0);
+    assert!(world.set_key_state(&key, KeyState::Enabled));
+    rig.succeed(back_up(&rig, &sealed, TransportWish::HotAdd).await).await.unwrap();
+}
+
 /// An account that is neither tenant nor service account.
 const THIRD: &str = "333333333333";
 

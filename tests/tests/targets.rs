@@ -148,3 +148,34 @@ async fn from_a_library_by_each_transport_under_another_key() {
         world.every_target(point, (RestoreFrom::MediaAgent, transport, Some(&key))).await;
     }
 }
+
+/// Volumes with provisioned performance, and one for throughput; the least sizes of their types in GiB.
+const KINDS: [(&str, u64, Option<u32>); 4] =
+    [("gp2", 1, Some(100)), ("io1", 4, Some(150)), ("io2", 4, Some(1_000)), ("st1", 125, None)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_of_volume_comes_back_with_what_was_provisioned() {
+    let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+    let rig = Rig::start(options).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let placed = sim.place_instance(ACCOUNT, REGION, "web", None, &KINDS.map(|(_, gib, _)| gib)).unwrap();
+    for (volume, (kind, _, iops)) in placed.volumes.iter().zip(KINDS) {
+        assert!(sim.world.retype(volume, kind, iops, None));
+        write_data(&sim, volume, 1, 2, 5).unwrap();
+    }
+    let instance = TestInstance::of(&sim, placed).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
+    let volumes = RestoreTarget::Volumes { availability_zone: None, attach: None };
+    let in_place = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
+    for (target, transport) in [
+        (volumes.clone(), TransportWish::EbsDirect),
+        (volumes, TransportWish::HotAdd),
+        (RestoreTarget::Instance(Box::default()), TransportWish::EbsDirect),
+        (in_place, TransportWish::EbsDirect),
+    ] {
+        let id = rig.restore_with(point, RestoreFrom::MediaAgent, target, transport, None).await.unwrap();
+        instance.check(&sim, &rig.succeed(id).await.unwrap(), &content).unwrap();
+    }
+    rig.only_these_are_left(4, 4 * 4).await.unwrap();
+}
