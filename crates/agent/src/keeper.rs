@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::TaskContext;
-use crate::lease::Desired;
 use crate::stop::StopReason;
 
 /// Renews until `done`. `granted_at` is when the claim was sent.
@@ -51,11 +50,7 @@ pub(crate) async fn keep(
                 valid_until = sent + lease;
                 period = period_of(lease);
                 next = sent + period;
-                match desired {
-                    Desired::Run => {}
-                    Desired::Suspend => context.stop.stop(StopReason::Suspend),
-                    Desired::Cancel => context.stop.stop(StopReason::Cancel),
-                }
+                context.stop.heed(desired);
             }
             Ok(Err(error)) if error.class == ErrorClass::StaleFence => {
                 tracing::warn!(task = %context.spec.task, %error, "the task has another owner; stopping");

@@ -35,6 +35,8 @@ pub(crate) enum Verdict {
         spec: Box<TaskSpec>,
         /// For how long, from when the claim was sent.
         lease: Duration,
+        /// What is wanted of it.
+        desired: Desired,
     },
     /// The offer is void: acknowledge it and forget it.
     Gone(String),
@@ -51,6 +53,16 @@ pub(crate) enum Desired {
     Suspend,
     /// Stop and clean up.
     Cancel,
+}
+
+impl From<v1::Desired> for Desired {
+    fn from(desired: v1::Desired) -> Self {
+        match desired {
+            v1::Desired::Run => Self::Run,
+            v1::Desired::Suspend => Self::Suspend,
+            v1::Desired::Cancel => Self::Cancel,
+        }
+    }
 }
 
 impl LeaseClient {
@@ -116,10 +128,11 @@ impl LeaseClient {
         match reply.verdict {
             Some(v1::claim_reply::Verdict::Granted(granted)) => {
                 let lease = Duration::from_millis(granted.lease_ms);
+                let desired = granted.desired().into();
                 let spec = TaskSpec::try_from(granted).map_err(|error| {
                     TransferError::new(ErrorClass::Invalid, format!("read the granted task: {error}"))
                 })?;
-                Ok(Verdict::Granted { spec: Box::new(spec), lease })
+                Ok(Verdict::Granted { spec: Box::new(spec), lease, desired })
             }
             Some(v1::claim_reply::Verdict::Gone(gone)) => Ok(Verdict::Gone(gone.reason)),
             Some(v1::claim_reply::Verdict::NotYou(not_you)) => Ok(Verdict::NotYou(not_you.reason)),
@@ -144,12 +157,7 @@ impl LeaseClient {
         };
         let reply = self.client.clone().renew(request).await;
         let reply = reply.map_err(|status| error_of("renew the lease", &status))?.into_inner();
-        let desired = match reply.desired() {
-            v1::Desired::Run => Desired::Run,
-            v1::Desired::Suspend => Desired::Suspend,
-            v1::Desired::Cancel => Desired::Cancel,
-        };
-        Ok((Duration::from_millis(reply.lease_ms), desired))
+        Ok((Duration::from_millis(reply.lease_ms), reply.desired().into()))
     }
 
     /// Records a step that commits.

@@ -4,6 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::lease::Desired;
+
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopReason {
@@ -39,6 +41,15 @@ impl Stop {
         }
         let _earlier_reason_stays = self.reason.set(reason);
         self.token.cancel();
+    }
+
+    /// Stops where the scheduler wants it.
+    pub(crate) fn heed(&self, desired: Desired) {
+        match desired {
+            Desired::Run => {}
+            Desired::Suspend => self.stop(StopReason::Suspend),
+            Desired::Cancel => self.stop(StopReason::Cancel),
+        }
     }
 
     /// The reason, once stopped.

@@ -117,7 +117,7 @@ impl Worker {
         let sent = Instant::now();
         let verdict = tokio::time::timeout(VERDICT_TIMEOUT, self.lease.claim(&ticket)).await;
         match verdict {
-            Ok(Ok(Verdict::Granted { spec, lease })) => {
+            Ok(Ok(Verdict::Granted { spec, lease, desired })) => {
                 let Some(entered) = self.running.enter(spec.task, spec.fence) else {
                     tracing::debug!(task = %spec.task, "offer is void: the task runs here already");
                     settled(delivery.ack().await);
@@ -125,6 +125,8 @@ impl Worker {
                 };
                 tracing::info!(task = %spec.task, kind = ticket.kind.as_str(), attempt = spec.attempt, "granted");
                 let context = Arc::new(TaskContext::new(*spec, self.lease.clone(), Arc::clone(&self.shared)));
+                // One that was cancelled in the middle is here to be taken back, and does not go forward until the first renewal.
+                context.stop.heed(desired);
                 let shutdown = stop.clone();
                 let counted = self.figures.begin(&context);
                 self.attempts.spawn(async move {

@@ -11,7 +11,7 @@ use crate::convert::{ConvertError, array32, non_empty, parse, parse_optional, re
 use crate::v1;
 
 impl From<TaskSpec> for v1::Granted {
-    /// `lease_ms` is left 0 for the caller to fill.
+    /// `lease_ms` is left 0 and `desired` to run, for the caller to fill.
     fn from(spec: TaskSpec) -> Self {
         let fence = Some(spec.fence.into());
         let spec = v1::TaskSpec {
@@ -31,7 +31,7 @@ impl From<TaskSpec> for v1::Granted {
             superseded: spec.superseded.into_iter().map(Into::into).collect(),
             operation: Some(spec.operation.into()),
         };
-        Self { fence, lease_ms: 0, spec: Some(spec) }
+        Self { fence, lease_ms: 0, spec: Some(spec), desired: v1::Desired::Run.into() }
     }
 }
 

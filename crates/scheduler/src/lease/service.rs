@@ -126,6 +126,7 @@ impl v1::lease_server::Lease for LeaseService {
                 tracing::info!(task = %by.task, node = %by.node, epoch = grant.spec.fence.epoch, "granted");
                 let mut granted = v1::Granted::from(grant.spec);
                 granted.lease_ms = self.lease_ms;
+                granted.desired = wanted(grant.desired).into();
                 ("granted", v1::claim_reply::Verdict::Granted(granted))
             }
             ClaimVerdict::Gone(reason) => ("gone", v1::claim_reply::Verdict::Gone(v1::Gone { reason })),
@@ -144,12 +145,7 @@ impl v1::lease_server::Lease for LeaseService {
         let progress = request.progress.map(read::progress);
         let desired = self.store.renew(task, fence, progress).await.map_err(|error| self.status(&error))?;
         self.watch.renewed(task, fence.epoch, received);
-        let desired = match desired {
-            Desired::Run => v1::Desired::Run,
-            Desired::Suspend => v1::Desired::Suspend,
-            Desired::Cancel => v1::Desired::Cancel,
-        };
-        Ok(Response::new(v1::RenewReply { lease_ms: self.lease_ms, desired: desired.into() }))
+        Ok(Response::new(v1::RenewReply { lease_ms: self.lease_ms, desired: wanted(desired).into() }))
     }
 
     async fn record(&self, request: Request<v1::RecordRequest>) -> Result<Response<v1::RecordReply>, Status> {
@@ -175,5 +171,13 @@ impl v1::lease_server::Lease for LeaseService {
         self.metrics.finished.with_label_values(&[word]).inc();
         tracing::info!(%task, epoch = fence.epoch, outcome = word, state = TaskState::as_str(state), "attempt ended");
         Ok(Response::new(v1::FinishReply {}))
+    }
+}
+
+const fn wanted(desired: Desired) -> v1::Desired {
+    match desired {
+        Desired::Run => v1::Desired::Run,
+        Desired::Suspend => v1::Desired::Suspend,
+        Desired::Cancel => v1::Desired::Cancel,
     }
 }

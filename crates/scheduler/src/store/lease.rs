@@ -34,6 +34,8 @@ pub struct ClaimBy {
 pub struct Grant {
     /// What to do.
     pub spec: TaskSpec,
+    /// What is wanted of it: one that was cancelled is granted to be taken back.
+    pub desired: Desired,
 }
 
 /// The answer to a claim.
@@ -65,7 +67,7 @@ impl Store {
             && before.fence.generation == self.generation
         {
             let spec = self.spec(&mut tx, &before, deployment).await?;
-            return Ok(ClaimVerdict::Granted(Box::new(Grant { spec })));
+            return Ok(ClaimVerdict::Granted(Box::new(Grant { spec, desired: before.desired })));
         }
         if before.state != TaskState::Dispatched {
             return Ok(ClaimVerdict::Gone(format!("the task is {}", before.state.as_str())));
@@ -116,7 +118,7 @@ impl Store {
         tx.commit().await?;
         self.changed(after.job);
         Ok(match spec {
-            Ok(spec) => ClaimVerdict::Granted(Box::new(Grant { spec })),
+            Ok(spec) => ClaimVerdict::Granted(Box::new(Grant { spec, desired: after.desired })),
             Err(error) => ClaimVerdict::Gone(format!("the task failed: {error}")),
         })
     }

@@ -3,7 +3,9 @@
 use snapferry_api::fleet::{LastScrub, Maintenance};
 use snapferry_api::job::{JobState, Phase, Priority, Progress, TaskError, Work};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
-use snapferry_scheduler::store::{AskedUpkeep, AttemptReport, Desired, FinishOutcome, LeasedTask, Step};
+use snapferry_scheduler::store::{
+    AskedUpkeep, AttemptReport, ClaimVerdict, Desired, FinishOutcome, LeasedTask, Step,
+};
 use snapferry_types::TaskState;
 
 use super::world::{LIMITS, World, media_agent};
@@ -150,7 +152,11 @@ pub(crate) async fn an_exchange_of_volumes_that_was_begun_is_cancelled_by_an_age
     world.clock.advance(LIMITS.retry_max);
     world.hello().await;
     world.store.end_waits().await.unwrap();
-    let again = world.claim(world.offer().await).await;
+    // The agent hears it before it does anything, and not with its first renewal.
+    let claimed = world.store.claim(world.by(world.offer().await), "test").await.unwrap();
+    let ClaimVerdict::Granted(again) = claimed else { panic!("not granted: {claimed:?}") };
+    assert_eq!(again.desired, Desired::Cancel);
+    let again = again.spec;
     assert_eq!(world.store.renew(again.task, again.fence, None).await.unwrap(), Desired::Cancel);
     let cancelled = FinishOutcome::Cancelled;
     let state = world.store.finish(again.task, again.fence, None, cancelled, &LIMITS).await.unwrap();
