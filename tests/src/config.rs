@@ -65,6 +65,9 @@ tick_ms = 100
 [reconcile]
 enabled = false
 
+[retention]
+interval_ms = 500
+
 [reaper]
 interval_ms = 500
 delay_ms = {reaper_delay_ms}
