@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use snapferry_api::Client;
+use snapferry_api::job::Job;
 use snapferry_testkit::workspace_binary;
 use tokio::process::Command;
 
@@ -65,5 +67,16 @@ impl CommandLine {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--output", "json"]).collect();
         let text = self.succeed(&arguments).await?;
         serde_json::from_str(&text).with_context(|| format!("{arguments:?} answered {text:?}"))
+    }
+
+    /// Runs a command that asks for a job, and watches that to its end.
+    ///
+    /// # Errors
+    /// When it does not succeed.
+    pub async fn done(&self, arguments: &[&str]) -> Result<Job> {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--watch"]).collect();
+        let shown = self.json(&arguments).await?;
+        let id = shown["id"].as_str().with_context(|| format!("no job: {shown:#}"))?;
+        Ok(Client::new(&self.server, self.token.as_deref().map(Into::into))?.job(id.parse()?).await?)
     }
 }

@@ -1,7 +1,11 @@
 //! Somebody else at work in the tenant's account.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
-use snapferry_aws::{Account, SessionPurpose, SessionScope, ec2};
+use snapferry_aws::ec2::{self, DescribedInstance};
+use snapferry_aws::{Account, SessionPurpose, SessionScope};
+use snapferry_types::InstanceId;
 use snapferry_types::access::{AccountAccess, Credentials, SignIn};
 
 use crate::rig::{ACCOUNT, REGION, Rig};
@@ -25,6 +29,23 @@ impl Rig {
         };
         let purpose = SessionPurpose::named("outsider", SessionScope::Unrestricted);
         Ok(Account::open(&access, purpose).await?)
+    }
+
+    /// An instance of the tenant as it is now.
+    ///
+    /// # Errors
+    /// AWS's; also when it has no volume.
+    pub async fn describe(&self, instance: &InstanceId) -> Result<DescribedInstance> {
+        Ok(ec2::describe_instance(&self.outsider().await?, instance).await?)
+    }
+
+    /// The volumes of an instance of the tenant by device name.
+    ///
+    /// # Errors
+    /// AWS's; also when it has no volume.
+    pub async fn attached(&self, instance: &InstanceId) -> Result<BTreeMap<String, String>> {
+        let volumes = self.describe(instance).await?.config.volumes.into_iter();
+        Ok(volumes.map(|volume| (volume.device_name, volume.volume_id.to_string())).collect())
     }
 
     /// Deletes every snapshot of the tenant behind our back; answers how many there were.

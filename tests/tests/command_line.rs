@@ -2,18 +2,13 @@
 //! the exit codes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::time::Duration;
-
-use awssim::{Config, Server};
 use serde_json::Value;
 use snapferry_api::Client;
-use snapferry_testkit::{Process, eventually, free_port};
+use snapferry_testkit::free_port;
 use snapferry_tests::{
-    ACCOUNT, CommandLine, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE, TOKENS, TestInstance, set_role,
+    CommandLine, OneProcess, Rig, RigOptions, SERVICE, TOKENS, TestInstance, says, write_data,
 };
 use snapferry_types::{JobId, RecoveryPointId};
-
-const BOUND: Duration = Duration::from_secs(60);
 
 /// The newest recovery point of a kind.
 async fn newest(shell: &CommandLine, kind: &str) -> String {
@@ -109,99 +104,59 @@ async fn exit_codes_say_what_went_wrong_and_messages_name_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_backs_up_and_restores_without_a_broker_and_keeps_its_state() {
-    let folder = tempfile::Builder::new().prefix("snapferry-test-").tempdir().unwrap();
-    let dir = folder.path();
-    let listen = "127.0.0.1:0".parse().unwrap();
-    let sim = Server::start(Config { listen, data_dir: dir.join("aws") }).await.unwrap();
-    let key = sim.context().world.create_user(SERVICE, "snapferry", Vec::new());
-    sim.context().world.create_account(ACCOUNT);
-    let role = set_role(&sim, EXTERNAL_ID, Vec::new());
-    let secret = |name: &str, text: &str| {
-        std::fs::write(dir.join(name), text).unwrap();
-        dir.join(name).display().to_string()
-    };
-    let (http, media) = (free_port().unwrap(), free_port().unwrap());
-    let up = format!(
-        "[scheduler]\ndeployment = 'one'\ndatabase = 'sqlite:{dir}/scheduler.db'\n\
-         master_key_file = '{dir}/master.key'\nhttp = {{ listen = '127.0.0.1:{http}' }}\n\
-         lease = {{ listen = '127.0.0.1:0' }}\n\
-         [media_agent]\nname = 'media'\nlisten = '127.0.0.1:{media}'\nlibrary = {{ dir = '{dir}/library' }}\n\
-         [agent]\nname = 'agent'\ndata_dir = '{dir}/agent'\nregion = '{REGION}'\nimage_dir = '{dir}/images'\n",
-        dir = dir.display(),
-    );
-    let config = secret("up.toml", &up);
-    let start =
-        || Process::spawn("snapferry", &["up", "--config", &config], &[], &dir.join("up.log")).unwrap();
-    let mut process = start();
-    let shell = CommandLine { server: format!("http://127.0.0.1:{http}"), token: None };
-    let is_up = || async { shell.succeed(&["media-agent", "list"]).await.is_ok() };
-    eventually(BOUND, "it is up", is_up)
-        .await
-        .unwrap_or_else(|error| panic!("{error}: {}", process.log().unwrap()));
-
-    let endpoint = sim.endpoint();
-    let admin = shell
-        .json(&[
-            "hypervisor",
-            "add-admin",
-            "provider",
-            "--account",
-            SERVICE,
-            "--region",
-            REGION,
-            "--endpoint-url",
-            &endpoint,
-            "--access-key-id",
-            &key.access_key_id,
-            "--secret-file",
-            &secret("service.secret", &key.secret_access_key),
-        ])
-        .await
-        .unwrap();
-    let tenant = shell
-        .json(&[
-            "hypervisor",
-            "add-tenant",
-            "customer",
-            "--account",
-            ACCOUNT,
-            "--region",
-            REGION,
-            "--endpoint-url",
-            &endpoint,
-            "--role-arn",
-            &role,
-            "--external-id-file",
-            &secret("external-id", EXTERNAL_ID),
-            "--use-admin-account-resources",
-            admin["id"].as_str().unwrap(),
-        ])
-        .await
-        .unwrap();
-    let tenant = tenant["id"].as_str().unwrap();
-    let instance = TestInstance::place(sim.context(), "one", 8).unwrap();
-    let content = instance.content(sim.context()).unwrap();
+    let mut one = OneProcess::start(false).await.unwrap();
+    let instance = TestInstance::place(one.sim.context(), "one", 8).unwrap();
+    let content = instance.content(one.sim.context()).unwrap();
     let id = instance.id.to_string();
-    shell.succeed(&["backup", tenant, &id, "--watch"]).await.unwrap();
-    shell.succeed(&["intelli-snap", tenant, &id, "--watch"]).await.unwrap();
+    one.shell.succeed(&["backup", &one.tenant, &id, "--watch"]).await.unwrap();
+    one.shell.succeed(&["intelli-snap", &one.tenant, &id, "--watch"]).await.unwrap();
 
     // What was made outlives the process.
-    process.terminate().unwrap();
-    assert!(process.wait(BOUND).await.unwrap().success(), "{}", process.log().unwrap());
-    let process = start();
-    eventually(BOUND, "it is up again", is_up)
-        .await
-        .unwrap_or_else(|error| panic!("{error}: {}", process.log().unwrap()));
-    shell.succeed(&["backup-copy", tenant, "--all", "--watch"]).await.unwrap();
+    one.restart().await.unwrap();
+    one.shell.succeed(&["backup-copy", &one.tenant, "--all", "--watch"]).await.unwrap();
     for kind in ["streamed", "copy", "snapshot"] {
-        let point = newest(&shell, kind).await;
-        shell.succeed(&["restore", "volumes", &point, "--watch"]).await.unwrap();
-        let client = Client::new(&shell.server, None).unwrap();
-        let job = client.job(newest_job(&shell).await).await.unwrap();
-        instance.check(sim.context(), &job, &content).unwrap();
+        let point = newest(&one.shell, kind).await;
+        one.shell.succeed(&["restore", "volumes", &point, "--watch"]).await.unwrap();
+        let client = Client::new(&one.shell.server, None).unwrap();
+        let job = client.job(newest_job(&one.shell).await).await.unwrap();
+        instance.check(one.sim.context(), &job, &content).unwrap();
     }
-    let point = newest(&shell, "streamed").await;
+    let point = newest(&one.shell, "streamed").await;
     let images = ["restore", "disk-image", &point, "--folder", "monday", "--format", "qcow2", "--watch"];
-    shell.succeed(&images).await.unwrap();
-    assert_eq!(std::fs::read_dir(dir.join("images/monday")).unwrap().count(), 2);
+    one.shell.succeed(&images).await.unwrap();
+    assert_eq!(std::fs::read_dir(one.dir.join("images/monday")).unwrap().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_uses_hot_add_import_and_vaults_and_restores_in_place() {
+    let one = OneProcess::start(true).await.unwrap();
+    let sim = one.sim.context();
+    let instance = TestInstance::place(sim, "one", 8).unwrap();
+    let content = instance.content(sim).unwrap();
+    let (tenant, id) = (one.tenant.as_str(), instance.id.as_str());
+    let node_has = sim.world.inventory(Some(SERVICE));
+
+    let job = one.shell.done(&["backup", tenant, id, "--transport", "hot-add"]).await.unwrap();
+    assert!(says(&job, "blocks are moved by hot_add"), "{job:#?}");
+    let point = Rig::recovery_point(&job).unwrap().to_string();
+    let from_library = [point.as_str(), "--from", "media-agent"];
+    for transport in ["import", "hot-add"] {
+        let by = ["--transport", transport];
+        let restore = [&["restore", "volumes"], &from_library[..], &by].concat();
+        let job = one.shell.done(&restore).await.unwrap();
+        assert!(says(&job, &format!("blocks are moved by {}", transport.replace('-', "_"))), "{job:#?}");
+        instance.check(sim, &job, &content).unwrap();
+    }
+    for volume in &instance.volumes {
+        write_data(sim, volume, 3, 4, 77).unwrap();
+    }
+    let job = one.shell.done(&[&["restore", "in-place"], &from_library[..]].concat()).await.unwrap();
+    instance.check(sim, &job, &content).unwrap();
+    assert_eq!(sim.world.inventory(Some(SERVICE)), node_has, "something is left in the service account");
+
+    let job = one.shell.done(&["intelli-snap", tenant, id, "--vault-to", "service-copy"]).await.unwrap();
+    assert_eq!(sim.world.inventory(Some(SERVICE))["snapshots"].len(), 2);
+    let point = Rig::recovery_point(&job).unwrap().to_string();
+    one.shell.done(&["recovery-point", "delete", &point]).await.unwrap();
+    assert_eq!(sim.world.inventory(Some(SERVICE)), node_has, "something is left in the service account");
 }
