@@ -29,14 +29,11 @@ async fn backed_up(rig: &Rig, instance: &TestInstance) -> RecoveryPointId {
 }
 
 async fn describe(rig: &Rig, instance: &InstanceId) -> DescribedInstance {
-    ec2::describe_instance(&rig.outsider().await.unwrap(), instance).await.unwrap()
+    rig.describe(instance).await.unwrap()
 }
 
-/// The volumes of an instance by device name.
 async fn attached(rig: &Rig, instance: &InstanceId) -> BTreeMap<String, String> {
-    let described = describe(rig, instance).await;
-    let volumes = described.config.volumes.into_iter();
-    volumes.map(|volume| (volume.device_name, volume.volume_id.to_string())).collect()
+    rig.attached(instance).await.unwrap()
 }
 
 fn made<'a>(job: &'a Job, kind: &str, source: &str) -> &'a str {
@@ -197,6 +194,40 @@ async fn volumes_are_attached_to_an_instance_of_choice() {
     let root = described.config.volumes.iter().find(|one| one.volume_id.as_str() == root).unwrap();
     assert!(root.delete_on_termination, "as it was");
     assert!(!root.tags.iter().any(Tag::is_ownership), "{:?}", root.tags);
+    rig.left(2, 6).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_whose_attaching_was_killed_are_attached_once() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 3).unwrap();
+    let other = TestInstance::place(&sim, "two", 1).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let before = attached(&rig, &other.id).await;
+    let point = backed_up(&rig, &instance).await;
+    // The first volume is attached, and nobody has heard of that.
+    let lost = Rule::new(Effect::LoseReply).on("ec2", "AttachVolume").times(1);
+    let hang = Rule::new(Effect::Hang { seconds: None }).on("ec2", "AttachVolume");
+    sim.faults.set_rules(vec![lost, Rule { skip: 1, ..hang }]);
+    let target = RestoreTarget::Volumes {
+        availability_zone: None,
+        attach: Some(AttachTo { instance: other.id.clone(), devices: Vec::new() }),
+    };
+    let id = rig.restore_to(point, target).await.unwrap();
+    eventually(BOUND, "the next order hangs", || async { rig.fired() == 2 }).await.unwrap();
+    rig.agents[0].kill9().unwrap();
+    assert_eq!(attached(&rig, &other.id).await.len(), 3, "one is attached at the time of the kill");
+    rig.let_go();
+    rig.add_agent().unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
+    instance.check(&sim, &job, &content).unwrap();
+    let mut after = attached(&rig, &other.id).await;
+    after.retain(|device, volume| before.get(device) != Some(volume));
+    let new: BTreeSet<&str> = after.values().map(String::as_str).collect();
+    let made: BTreeSet<&str> = instance.volumes.iter().map(|volume| made(&job, "volume", volume)).collect();
+    assert_eq!((after.len(), new), (2, made));
     rig.left(2, 6).await.unwrap();
 }
 
@@ -422,6 +453,30 @@ async fn an_image_whose_disk_was_full_is_gone_on_with_by_a_new_process() {
     }
     assert_eq!(std::fs::read_dir(images.join("full")).unwrap().count(), 2, "only the images are left");
     rig.left(2, 2).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_image_restore_leaves_no_file() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let instance = TestInstance::place(rig.sim.context(), "web", 60).unwrap();
+    let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
+    let point = Rig::recovery_point(&snapped).unwrap();
+    let folder = rig.dir.join("images/all/monday");
+    let files = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+    // One in the first of two volumes of 123 blocks, one in the second, when the image of the first is whole.
+    for (format, n_read, n_files) in [(ImageFormat::Vmdk, 60, 1), (ImageFormat::Raw, 160, 2)] {
+        rig.hold_reads(n_read);
+        let target = RestoreTarget::DiskImage { folder: "all/monday".to_owned(), format };
+        let (from, by) = (RestoreFrom::Snapshot, TransportWish::Automatic);
+        let id = rig.restore_with(point, from, target, by, None).await.unwrap();
+        let hangs = || async { rig.fired() > 0 && files() == n_files };
+        eventually(BOUND, "an image is begun and not whole", hangs).await.unwrap();
+        rig.client.cancel_job(id).await.unwrap();
+        let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+        assert_eq!(job.summary.state, JobState::Cancelled, "{job:#?}");
+        assert!(!folder.exists(), "{} files are left of a {}", files(), format.as_str());
+        rig.left(2, 2).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
