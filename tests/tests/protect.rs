@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use awssim::faults::Behaviour;
+use awssim::faults::{Behaviour, Effect, Rule};
+use awssim::world::KeyState;
 use snapferry_api::hypervisor::ReadAs;
 use snapferry_api::job::JobState;
 use snapferry_api::protect::{Vault, VaultTo};
@@ -179,6 +180,34 @@ async fn a_copy_under_a_key_that_cannot_be_used_fails_with_the_key_and_leaves_no
     rig.left(0, 2).await.unwrap();
     assert_eq!(of_service(&rig), 0);
     assert_eq!(rig.points(RecoveryPointKind::Snapshot).await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_fails_after_aws_took_it_is_named_with_its_key_and_leaves_nothing() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let world = &rig.sim.context().world;
+    let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
+    for (to, account) in [(VaultTo::Tenant, ACCOUNT), (VaultTo::ServiceCopy, SERVICE)] {
+        let key = world.create_key(account, ELSEWHERE, None);
+        let wanted = Vault { kms_key_id: Some(key.clone()), ..vault(to, Some(ELSEWHERE)) };
+        // All that was asked beforehand had a good answer.
+        rig.hurt(Rule::new(Effect::Hang { seconds: None }).on("ec2", "CopySnapshot"));
+        let id = rig.snap(&instance.id, Some(wanted)).await.unwrap();
+        eventually(BOUND, "both copies are asked for", || async { rig.fired() == 2 }).await.unwrap();
+        assert!(world.set_key_state(&key, KeyState::Disabled));
+        rig.let_go();
+        let (_, task) = rig.fail(id).await.unwrap();
+        let error = task.error.unwrap();
+        assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+        let is_named = instance.volumes.iter().any(|volume| error.message.contains(volume));
+        assert!(is_named && error.message.contains("copy snap-"), "{}", error.message);
+        for word in [key.as_str(), ELSEWHERE, account, "ended as error", "not accessible"] {
+            assert!(error.message.contains(word), "{word} is not in: {}", error.message);
+        }
+        rig.left(0, 2).await.unwrap();
+        assert_eq!(of_service(&rig), 0);
+        assert_eq!(rig.points(RecoveryPointKind::Snapshot).await.unwrap().len(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
