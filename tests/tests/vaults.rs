@@ -106,25 +106,45 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
 async fn every_transport_writes_what_a_vault_has_and_images_are_made_of_it() {
     let rig = Rig::start(options()).await.unwrap();
     let sim = rig.sim.context().clone();
-    let instance = TestInstance::place(&sim, "one", 12).unwrap();
-    let content = instance.content(&sim).unwrap();
-    let point = snapped(&rig, &instance, vault(VaultTo::Tenant, Some(ELSEWHERE))).await;
-    lose_snapshots(&rig).await;
-    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
-        let job = restored(&rig, point, VOLUMES, transport).await;
-        assert!(says(&job, &format!("blocks are moved by {}", transport.as_str())), "{job:#?}");
-        instance.check(&sim, &job, &content).unwrap();
+    let plain = TestInstance::place(&sim, "one", 12).unwrap();
+    let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    let sealed = TestInstance::place_as(&sim, "two", 12, OsFamily::Windows, Some(&key)).unwrap();
+    let by_node = [TransportWish::HotAdd, TransportWish::Import];
+    let all = [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import];
+    for (instance, to, transports) in
+        [(&plain, VaultTo::Tenant, &all[..]), (&sealed, VaultTo::ServiceCopy, &by_node[..])]
+    {
+        let content = instance.content(&sim).unwrap();
+        let point = snapped(&rig, instance, vault(to, Some(ELSEWHERE))).await;
+        lose_snapshots(&rig).await;
+        let before = all_snapshots(&rig);
+        for transport in transports.iter().copied() {
+            let job = restored(&rig, point, VOLUMES, transport).await;
+            assert!(says(&job, &format!("blocks are moved by {}", transport.as_str())), "{job:#?}");
+            instance.check(&sim, &job, &content).unwrap();
+            for made in job.tasks.iter().flat_map(|task| &task.made) {
+                let wanted = rig.key_of_volume(&made.source).await.unwrap();
+                assert_eq!(rig.key_of_volume(&made.id).await.unwrap(), wanted, "encrypted as before");
+            }
+            assert_eq!(all_snapshots(&rig), before, "the copies stay, nothing else does");
+        }
+        let folder = format!("vault-{}", instance.id);
+        let job = restored(
+            &rig,
+            point,
+            RestoreTarget::DiskImage { folder, format: ImageFormat::Raw },
+            TransportWish::Automatic,
+        )
+        .await;
+        for made in job.tasks.iter().flat_map(|task| &task.made) {
+            let expected = rig.dir.join("expected.raw");
+            write_raw_image(&sim, &made.source, &expected).unwrap();
+            let (image, expected) = (std::fs::read(&made.id).unwrap(), std::fs::read(expected).unwrap());
+            assert!(image == expected, "{} differs from {}", made.id, made.source);
+        }
+        rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
         rig.nothing_is_left().unwrap();
     }
-    let target = RestoreTarget::DiskImage { folder: "vault".to_owned(), format: ImageFormat::Raw };
-    let job = restored(&rig, point, target, TransportWish::Automatic).await;
-    for made in job.tasks.iter().flat_map(|task| &task.made) {
-        let expected = rig.dir.join("expected.raw");
-        write_raw_image(&sim, &made.source, &expected).unwrap();
-        let (image, expected) = (std::fs::read(&made.id).unwrap(), std::fs::read(expected).unwrap());
-        assert!(image == expected, "{} differs from {}", made.id, made.source);
-    }
-    rig.nothing_is_left().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
