@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
-use snapferry_api::job::JobState;
+use snapferry_api::job::{Job, JobState};
 use snapferry_testkit::eventually;
 use snapferry_tests::{Rig, RigOptions, SERVICE, TestInstance};
-use snapferry_types::{JobId, RecoveryPointId, TransportWish};
+use snapferry_types::{JobId, RecoveryPointId, TaskState, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Data of a volume: an image of several parts of 16 MiB.
@@ -177,4 +177,48 @@ async fn an_upload_that_is_cancelled_in_the_middle_leaves_nothing() {
 async fn an_import_that_is_cancelled_in_the_middle_leaves_nothing() {
     let options = RigOptions { n_agents: 1, ..options() };
     prepared(options).await.leaves_nothing_when_cancelled(Stage::Import).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_ends_in_an_error_is_named_with_its_message_and_begun_again() {
+    let prepared = prepared(RigOptions { n_agents: 1, ..options() }).await;
+    let rig = &prepared.rig;
+    let failing = || {
+        let message = Some("Disk validation failed [unsupported sector]".to_owned());
+        let effect = Effect::Error { status: 400, code: "ClientError".to_owned(), message, reason: None };
+        Rule::new(effect).on("vmie", "ImportSnapshot")
+    };
+    let names_it = |job: &Job| {
+        let errors = job.tasks[0].history.iter().filter_map(|attempt| attempt.error.as_ref());
+        let messages: Vec<&str> = errors.map(|error| error.message.as_str()).collect();
+        let is_named = |message: &&str| {
+            message.contains("import task import-snap-") && message.contains("Disk validation failed")
+        };
+        assert!(!messages.is_empty() && messages.iter().all(is_named), "{messages:#?}");
+    };
+
+    rig.hurt(failing().times(1));
+    let job = rig.restore_by(prepared.point, TransportWish::Import, None).await.unwrap();
+    let done = rig.succeed(job).await.unwrap();
+    assert_eq!((rig.fired(), done.tasks[0].attempts), (1, 2));
+    names_it(&done);
+    let n_uploads = rig.calls("s3", "CompleteMultipartUpload");
+    assert_eq!(n_uploads, 2, "an image that is uploaded is imported again as it is");
+    prepared.instance.check(rig.sim.context(), &done, &prepared.content).unwrap();
+    rig.only_these_are_left(2, 4).await.unwrap();
+
+    // When the next attempt is cancelled in the middle, nothing is left of either.
+    let hang = Rule { skip: 1, ..Stage::Import.rule() };
+    rig.sim.context().faults.set_rules(vec![failing().times(1), hang]);
+    let job = rig.restore_by(prepared.point, TransportWish::Import, None).await.unwrap();
+    let goes_on = |job: &Job| {
+        let task = &job.tasks[0];
+        task.state == TaskState::Running && !task.history.is_empty() && task.progress.phase == "import"
+    };
+    names_it(&rig.wait(job, "another attempt imports", goes_on).await.unwrap());
+    rig.client.cancel_job(job).await.unwrap();
+    let ended = rig.wait(job, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+    assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
+    rig.only_these_are_left(2, 4).await.unwrap();
+    assert_eq!(rig.n_staged(0), 0, "an image is left on the node");
 }

@@ -176,7 +176,11 @@ async fn go_forward(
     let watch = async {
         context.stop.token().cancelled().await;
         match context.stop.reason() {
-            Some(StopReason::Suspend | StopReason::Shutdown) => context.stop.lost().cancelled().await,
+            Some(StopReason::Suspend | StopReason::Shutdown) => {
+                let (task, instance) = (&context.spec.task, &swap.instance);
+                tracing::info!(%task, %instance, "the swap is brought to its end before the task stops");
+                context.stop.lost().cancelled().await;
+            }
             Some(StopReason::Cancel | StopReason::LeaseLost) | None => {}
         }
         halt.cancel();

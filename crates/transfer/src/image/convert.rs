@@ -20,7 +20,8 @@ use crate::progress::TransferProgress;
 const LEVEL: u32 = 2;
 
 /// Converts `raw`, whose length is a multiple of 512 KiB, to `out`. Written under a temporary name beside `out`, and
-/// there only when it is whole and on the disk. A second call begins anew.
+/// there only when it is whole and on the disk. A second call begins anew; one that is dropped ends soon, so that it does
+/// not write beside that.
 ///
 /// # Errors
 /// `raw` cannot be read or is no volume, `out` cannot be written or grows past the 2 TiB that the format can
@@ -32,9 +33,14 @@ pub async fn convert_to_stream_vmdk(
     stop: CancellationToken,
 ) -> Result<(), TransferError> {
     let (raw, out) = (raw.into(), out.into());
+    let stop = stop.child_token();
+    let _ends_with_its_caller = stop.clone().drop_guard();
     blocking(move || {
         let temporary = super::disk::beside(&out, "converting");
         Conversion::open(&raw, &temporary, &out)?.run(&progress, &stop)?;
+        if stop.is_cancelled() {
+            return Err(TransferError::cancelled());
+        }
         super::disk::put_in_place(&temporary, &out)
     })
     .await
