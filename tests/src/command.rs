@@ -76,7 +76,7 @@ impl CommandLine {
     pub async fn done(&self, arguments: &[&str]) -> Result<Job> {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--watch"]).collect();
         let shown = self.json(&arguments).await?;
-        let id = shown["id"].as_str().with_context(|| format!("no job: {shown:#}"))?;
+        let id = shown.get("id").and_then(Value::as_str).with_context(|| format!("no job: {shown:#}"))?;
         Ok(Client::new(&self.server, self.token.as_deref().map(Into::into))?.job(id.parse()?).await?)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use awssim::{Config, Running, Server};
+use serde_json::Value;
 use snapferry_testkit::{Process, eventually, free_port};
 
 use crate::command::CommandLine;
@@ -95,12 +96,12 @@ impl OneProcess {
         let admin = ["hypervisor", "add-admin", "provider", "--account", SERVICE];
         let sign_in = ["--access-key-id", key_id, "--secret-file", &secret];
         let admin = self.shell.json(&[&admin[..], &place, &sign_in].concat()).await?;
-        let admin = admin["id"].as_str().context("the service account has no id")?;
+        let admin = admin.get("id").and_then(Value::as_str).context("the service account has no id")?;
         let tenant = ["hypervisor", "add-tenant", "customer", "--account", ACCOUNT];
         let sign_in = ["--role-arn", role, "--external-id-file", &external_id];
         let uses = ["--use-admin-account-resources", admin];
         let tenant = self.shell.json(&[&tenant[..], &place, &sign_in, &uses].concat()).await?;
-        Ok(tenant["id"].as_str().context("the tenant has no id")?.to_owned())
+        Ok(tenant.get("id").and_then(Value::as_str).context("the tenant has no id")?.to_owned())
     }
 }
 
