@@ -102,7 +102,12 @@ async fn a_job_is_suspended_resumed_and_moved_up_by_commands() {
     // The only agent is busy: both others wait.
     let later = submitted(&instances[1], &["--priority", "low"]).await;
     let sooner = submitted(&instances[2], &["--priority", "low"]).await;
+    let priority = async |id: JobId| {
+        shell.json(&["job", "show", &id.to_string()]).await.unwrap()["priority"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((priority(first).await, priority(sooner).await), ("normal".to_owned(), "low".to_owned()));
     shell.succeed(&["job", "priority", &sooner.to_string(), "high"]).await.unwrap();
+    assert_eq!((priority(later).await, priority(sooner).await), ("low".to_owned(), "high".to_owned()));
 
     shell.succeed(&["job", "suspend", &later.to_string()]).await.unwrap();
     assert_eq!(state(later).await, "suspended", "nobody works at it: it is suspended at once");

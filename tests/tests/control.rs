@@ -109,7 +109,7 @@ async fn an_intellisnap_backup_that_waits_for_its_vault_leaves_its_agent_and_mak
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 8).unwrap();
     let content = instance.content(&sim).unwrap();
-    sim.faults.set_behaviour(Behaviour { copy_millis: 4_000, ..Behaviour::default() });
+    sim.faults.set_behaviour(Behaviour { copy_millis: 8_000, ..Behaviour::default() });
     for (n, leaving) in Leaving::ALL.into_iter().enumerate() {
         let id = rig.snap(&instance.id, Some(vault(VaultTo::Tenant, Some(ELSEWHERE)))).await.unwrap();
         let copies = || async { rig.count("snapshots") == 4 * (n + 1) };

@@ -293,7 +293,7 @@ async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_o
         |copy_millis| sim.faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
 
     for is_cancelled_early in [true, false] {
-        copies_take(if is_cancelled_early { 600_000 } else { 2_000 });
+        copies_take(if is_cancelled_early { 600_000 } else { 3_000 });
         let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
         rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();
         if !is_cancelled_early {
@@ -307,7 +307,7 @@ async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_o
         assert_eq!(of_service(), 0);
     }
 
-    copies_take(2_500);
+    copies_take(4_000);
     let n_before = rig.calls("ec2", "CopySnapshot");
     let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
     rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();

@@ -47,7 +47,8 @@ pub struct AgentConfig {
     #[serde(default)]
     pub import: Option<ImportConfig>,
     /// Key of the service account, usable by the tenants, for what HotAdd and Import put into the service account of
-    /// encrypted volumes; without it those are not written that way.
+    /// encrypted volumes, and for copies of what AWS does not share; without it those are not moved that way. All agents of a
+    /// region are to have the same.
     #[serde(default)]
     pub transit_kms_key_id: Option<String>,
     /// Prices that the transport is chosen by.

@@ -125,7 +125,7 @@ impl Worker {
                 };
                 tracing::info!(task = %spec.task, kind = ticket.kind.as_str(), attempt = spec.attempt, "granted");
                 let context = Arc::new(TaskContext::new(*spec, self.lease.clone(), Arc::clone(&self.shared)));
-                // One that was cancelled in the middle is here to be taken back, and does not go forward until the first renewal.
+                // One that was cancelled in the middle is here to be taken back: it must not go forward until a renewal says so.
                 context.stop.heed(desired);
                 let shutdown = stop.clone();
                 let counted = self.figures.begin(&context);

@@ -17,9 +17,8 @@ pub fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().align_offset(ALIGNMENT) == 0
 }
 
-/// Idle buffers kept while there are transfers, 32 MiB: more blocks than that are not let go and taken again within a moment.
-/// The memory budget counts what is in use only, so that idle ones come on top of it: with 192 of them an agent's peak was 206
-/// to 289 MiB, with 64 it was 205 to 234.
+/// Idle buffers kept while there are transfers, 32 MiB. The memory budget counts what is in use only: these come on top of
+/// it (docs/performance.md has what they cost and save).
 const MAX_IDLE: usize = 64;
 /// What is kept while there is none.
 const KEPT: usize = 32;

@@ -53,6 +53,10 @@ pub(super) async fn run(
         return restore_done::finish(context, &marks, made).await;
     }
 
+    // Cancelled before anything was exchanged: there is nothing to go forward with.
+    if context.stop.token().is_cancelled() {
+        return Err(TransferError::cancelled());
+    }
     context.enter("plan");
     let origin = Origin::open(context, spec).await?;
     let chosen = origin.choose(context, &account, spec).await?;

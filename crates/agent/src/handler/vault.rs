@@ -3,9 +3,10 @@
 //!
 //! Runs twice, or dies at:
 //! - sharing: in the ledger with its id before it is made; sharing again changes nothing.
+//! - copying on the way: see [`transit`]; a copy that the service account began to copy is not made again.
 //! - copying: the copy is found by the ledger entry's tag.
 //! - waiting: a copy that is complete already is taken as it is.
-//! - taking the copies' shares back: what is open in the ledger is taken back by whoever is next.
+//! - taking the copies' shares back, and removing the copies on the way: what is open in the ledger goes with whoever is next.
 
 use std::sync::Arc;
 
@@ -47,9 +48,13 @@ pub(super) async fn check(
         VaultTo::Tenant => {}
         VaultTo::ServiceShare => share::check(tenant, config).await?,
         VaultTo::ServiceCopy if context.shared.transit_kms_key_id.is_some() => {}
-        VaultTo::ServiceCopy => share::check(tenant, config).await.map_err(|error| {
-            let way = "with a transit key (transit_kms_key_id of the agents) it is copied under that first";
-            TransferError::new(error.class, format!("{}; {way}", error.message))
+        VaultTo::ServiceCopy => share::check(tenant, config).await.map_err(|error| match error.class {
+            ErrorClass::Invalid => {
+                let way =
+                    "with a transit key (transit_kms_key_id of the agents) it is copied under that first";
+                TransferError::new(error.class, format!("{}; {way}", error.message))
+            }
+            _ => error,
         })?,
     }
     preflight(context, tenant, vault, config).await
@@ -77,9 +82,15 @@ async fn preflight(
     };
     let mut is_copied_first = false;
     for (key, volume) in keys_of(&config.volumes) {
-        if vault.to == VaultTo::ServiceCopy && share::check_key(tenant, &volume, key).await.is_err() {
-            is_copied_first = true;
-            continue;
+        if vault.to == VaultTo::ServiceCopy {
+            match share::check_key(tenant, &volume, key).await {
+                Ok(()) => {}
+                Err(error) if error.class == ErrorClass::Invalid => {
+                    is_copied_first = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
         }
         let way = format!(
             "let account {} use the key in its policy (kms:DescribeKey, kms:Decrypt, kms:CreateGrant, \
@@ -90,7 +101,7 @@ async fn preflight(
     }
     if is_copied_first {
         let accounts = (tenant, &reader);
-        transit::preflight(context, &mut ask, accounts, None, "choose another vault").await;
+        transit::preflight(context, &mut ask, accounts, snapshot.as_ref(), "choose another vault").await;
     }
     if let Some(key) = &vault.kms_key_id {
         let way = "choose another key for the vault, or allow it in the key's policy and the role's";
