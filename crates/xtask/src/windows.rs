@@ -17,6 +17,9 @@ pub(crate) fn run(tests: bool, more: &[String]) -> Result<()> {
     if !run::succeeds(Command::new(COMPILER).arg("--version")) {
         bail!("{COMPILER} is needed: run `sudo apt-get install gcc-mingw-w64-x86-64` and start again");
     }
+    if tests && !run::succeeds(Command::new("wine").arg("--version")) {
+        bail!("wine is needed for the tests: run `sudo apt-get install wine64` and start again");
+    }
     // A folder of its own: what the systems build for themselves stays as it is.
     let folder = run::target_dir().join("windows");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use sqlx::any::{Any, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, Executor as _, Transaction};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Transaction};
 
 use super::error::StoreError;
 use super::schema;
@@ -84,7 +84,12 @@ impl Db {
                 },
             )
         };
-        let writer = options(1).connect(&url).await?;
+        // SQLite itself takes a transaction back when the disk is full; sqlx, whose own ROLLBACK then fails, counts it as open
+        // for as long as the connection lives.
+        let writer = options(1)
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            .connect(&url)
+            .await?;
         let reader = options(SQLITE_READERS).connect(&url).await?;
         Ok(Self { writer, reader, dialect: Dialect::Sqlite })
     }
@@ -109,5 +114,33 @@ impl Db {
     pub(super) async fn close(&self) {
         self.writer.close().await;
         self.reader.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_costs_the_transaction_and_no_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::connect(&format!("sqlite:{}/full.db", folder.path().display())).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.execute("CREATE TABLE filled (bytes BLOB)").await.unwrap();
+        tx.commit().await.unwrap();
+        // As if the disk ended here; it holds for this connection.
+        db.writer.acquire().await.unwrap().execute("PRAGMA max_page_count = 16").await.unwrap();
+
+        let mut tx = db.begin().await.unwrap();
+        let full = tx.execute("INSERT INTO filled VALUES (zeroblob(1000000))").await.unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        drop(tx);
+
+        let mut tx = db.begin().await.unwrap();
+        tx.execute("INSERT INTO filled VALUES (zeroblob(1000000))").await.unwrap();
+        tx.commit().await.unwrap();
+        let row = sqlx::query("SELECT COUNT(*) FROM filled").fetch_one(db.read()).await.unwrap();
+        assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), 1);
+        db.close().await;
     }
 }
