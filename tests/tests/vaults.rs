@@ -312,10 +312,10 @@ async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_o
     let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
     rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();
     rig.agents[0].kill9().unwrap();
-    rig.start_again(0).unwrap();
+    rig.add_agent().unwrap();
     rig.wait(id, "copies of the service account are made", |_| is_vaulted(&rig)).await.unwrap();
-    rig.agents[0].kill9().unwrap();
-    rig.start_again(0).unwrap();
+    rig.agents[1].kill9().unwrap();
+    rig.add_agent().unwrap();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 3, "an attempt was not interrupted");
     assert_eq!(rig.calls("ec2", "CopySnapshot") - n_before, 4, "a copy was made twice");
