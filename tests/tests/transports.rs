@@ -229,7 +229,7 @@ async fn what_is_copied_before_it_is_read_leaves_nothing_when_it_is_cancelled_or
 
     let id = copying(&rig, 8_000).await;
     rig.agents[0].kill9().unwrap();
-    rig.start_again(0).unwrap();
+    rig.add_agent().unwrap();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
     assert_eq!(rig.calls("ec2", "CopySnapshot"), 2 + 2, "a copy was made twice");

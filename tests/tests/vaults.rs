@@ -257,7 +257,7 @@ async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_co
     };
     let id = begun(&rig, 0).await;
     rig.agents[0].kill9().unwrap();
-    rig.restart_killed_agent().unwrap();
+    rig.add_agent().unwrap();
     rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
