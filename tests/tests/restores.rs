@@ -3,7 +3,7 @@
 //! or with the new ones.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,25 +15,12 @@ use snapferry_aws::ec2::{self, DescribedInstance};
 use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, Disk, REGION, Rig, RigOptions, TestInstance, write_data, write_raw_image};
 use snapferry_types::aws::Tag;
-use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TaskState, TransportWish, VolumeId};
+use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
 
 fn one_agent() -> RigOptions {
     RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
-async fn backed_up(rig: &Rig, instance: &TestInstance) -> RecoveryPointId {
-    let job = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
-    Rig::recovery_point(&job).unwrap()
-}
-
-async fn describe(rig: &Rig, instance: &InstanceId) -> DescribedInstance {
-    rig.describe(instance).await.unwrap()
-}
-
-async fn attached(rig: &Rig, instance: &InstanceId) -> BTreeMap<String, String> {
-    rig.attached(instance).await.unwrap()
 }
 
 fn made<'a>(job: &'a Job, kind: &str, source: &str) -> &'a str {
@@ -67,8 +54,8 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 10).unwrap();
     let content = instance.content(&sim).unwrap();
-    let original = describe(&rig, &instance.id).await;
-    let point = backed_up(&rig, &instance).await;
+    let original = rig.describe(&instance.id).await.unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
 
     let wanted = NewInstance {
         name: Some("web restored".to_owned()),
@@ -83,7 +70,7 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
         let id = rig.restore_to(point, RestoreTarget::Instance(Box::new(wanted))).await.unwrap();
         let job = rig.succeed(id).await.unwrap();
         instance.check(&sim, &job, &content).unwrap();
-        describe(&rig, &made(&job, "instance", instance.id.as_str()).parse().unwrap()).await
+        rig.describe(&made(&job, "instance", instance.id.as_str()).parse().unwrap()).await.unwrap()
     };
     let restored = new_instance(wanted).await;
     assert_eq!(restored.state, "stopped");
@@ -104,7 +91,7 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
 
     // Another subnet, which decides the zone, with its security groups; another key pair.
     let neighbour = sim.place_instance_in(ACCOUNT, "eu-central-1b", "neighbour", None, &[1]).unwrap();
-    let neighbour = describe(&rig, &neighbour.instance.parse().unwrap()).await;
+    let neighbour = rig.describe(&neighbour.instance.parse().unwrap()).await.unwrap();
     let interface = &neighbour.config.network_interfaces[0];
     assert_ne!(interface.subnet_id, original.config.network_interfaces[0].subnet_id);
     sim.world.add_key_pair(ACCOUNT, REGION, "other");
@@ -131,7 +118,7 @@ async fn an_instance_that_cannot_be_made_is_refused_before_anything_is() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 2).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let new = |wanted| RestoreTarget::Instance(Box::new(wanted));
     let volumes =
         |zone: &str| RestoreTarget::Volumes { availability_zone: Some(zone.to_owned()), attach: None };
@@ -175,7 +162,7 @@ async fn volumes_are_attached_to_an_instance_of_choice() {
     let instance = TestInstance::place(&sim, "one", 5).unwrap();
     let other = TestInstance::place(&sim, "two", 1).unwrap();
     let content = instance.content(&sim).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let device = AttachDevice { volume: instance.volumes[1].parse().unwrap(), device: "/dev/sdk".to_owned() };
     let target = RestoreTarget::Volumes {
         availability_zone: None,
@@ -186,10 +173,10 @@ async fn volumes_are_attached_to_an_instance_of_choice() {
     let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
     assert_eq!(rig.fired(), 1);
     instance.check(&sim, &job, &content).unwrap();
-    let devices = attached(&rig, &other.id).await;
+    let devices = rig.attached(&other.id).await.unwrap();
     assert_eq!(devices.len(), 4);
     assert_eq!(devices["/dev/sdk"], made(&job, "volume", &instance.volumes[1]));
-    let described = describe(&rig, &other.id).await;
+    let described = rig.describe(&other.id).await.unwrap();
     let root = made(&job, "volume", &instance.volumes[0]);
     let root = described.config.volumes.iter().find(|one| one.volume_id.as_str() == root).unwrap();
     assert!(root.delete_on_termination, "as it was");
@@ -204,8 +191,8 @@ async fn volumes_whose_attaching_was_killed_are_attached_once() {
     let instance = TestInstance::place(&sim, "one", 3).unwrap();
     let other = TestInstance::place(&sim, "two", 1).unwrap();
     let content = instance.content(&sim).unwrap();
-    let before = attached(&rig, &other.id).await;
-    let point = backed_up(&rig, &instance).await;
+    let before = rig.attached(&other.id).await.unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
     // The first volume is attached, and nobody has heard of that.
     let lost = Rule::new(Effect::LoseReply).on("ec2", "AttachVolume").times(1);
     let hang = Rule::new(Effect::Hang { seconds: None }).on("ec2", "AttachVolume");
@@ -217,13 +204,13 @@ async fn volumes_whose_attaching_was_killed_are_attached_once() {
     let id = rig.restore_to(point, target).await.unwrap();
     eventually(BOUND, "the next order hangs", || async { rig.fired() == 2 }).await.unwrap();
     rig.agents[0].kill9().unwrap();
-    assert_eq!(attached(&rig, &other.id).await.len(), 3, "one is attached at the time of the kill");
+    assert_eq!(rig.attached(&other.id).await.unwrap().len(), 3, "one is attached at the time of the kill");
     rig.let_go();
     rig.add_agent().unwrap();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
     instance.check(&sim, &job, &content).unwrap();
-    let mut after = attached(&rig, &other.id).await;
+    let mut after = rig.attached(&other.id).await.unwrap();
     after.retain(|device, volume| before.get(device) != Some(volume));
     let new: BTreeSet<&str> = after.values().map(String::as_str).collect();
     let made: BTreeSet<&str> = instance.volumes.iter().map(|volume| made(&job, "volume", volume)).collect();
@@ -239,8 +226,8 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 10).unwrap();
     let content = instance.content(&sim).unwrap();
-    let original = describe(&rig, &instance.id).await;
-    let point = backed_up(&rig, &instance).await;
+    let original = rig.describe(&instance.id).await.unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
     for volume in &instance.volumes {
         write_data(&sim, volume, 3, 4, 77).unwrap();
     }
@@ -252,7 +239,7 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
 
     let job = rig.succeed(rig.restore_to(point, IN_PLACE).await.unwrap()).await.unwrap();
     instance.check(&sim, &job, &content).unwrap();
-    let restored = describe(&rig, &instance.id).await;
+    let restored = rig.describe(&instance.id).await.unwrap();
     assert_eq!(restored.state, "running");
     check_volumes(&rig, &original, &restored).await;
     let wanted: BTreeSet<_> = original.config.tags.iter().chain(&since[1..]).cloned().collect();
@@ -260,7 +247,7 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     assert!(has_note(&job, &format!("{} (is {:?}, was \"another value\")", changed.key, changed.value)));
     for old in &instance.volumes {
         let new = made(&job, "volume", old);
-        assert!(attached(&rig, &instance.id).await.values().any(|one| one == new));
+        assert!(rig.attached(&instance.id).await.unwrap().values().any(|one| one == new));
         assert_eq!(sim.world.volume_tags(old).unwrap()["snapferry:replaced-by"], new);
         assert!(has_note(&job, old), "{:#?}", job.tasks[0].notes);
     }
@@ -272,7 +259,7 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
     let job = rig.succeed(rig.submit(only(point, one, target.clone())).await.unwrap()).await.unwrap();
     assert!(!has_note(&job, "tags of"), "{job:#?}");
-    assert!(describe(&rig, &instance.id).await.config.tags.contains(&since[0]));
+    assert!(rig.describe(&instance.id).await.unwrap().config.tags.contains(&since[0]));
     let denied =
         Effect::Error { status: 403, code: "UnauthorizedOperation".to_owned(), message: None, reason: None };
     rig.hurt(Rule::new(denied).on("ec2", "CreateTags").times(1));
@@ -280,13 +267,13 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     assert_eq!(rig.fired(), 1);
     assert!(has_note(&job, "are left as they are, not as in the recovery point"), "{job:#?}");
     instance.check(&sim, &job, &content).unwrap();
-    assert!(describe(&rig, &instance.id).await.config.tags.contains(&since[0]));
+    assert!(rig.describe(&instance.id).await.unwrap().config.tags.contains(&since[0]));
 
     // Once more, and what it has now goes.
     let target = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: true };
     let job = rig.succeed(rig.restore_to(point, target).await.unwrap()).await.unwrap();
     instance.check(&sim, &job, &content).unwrap();
-    assert_eq!(describe(&rig, &instance.id).await.state, "stopped");
+    assert_eq!(rig.describe(&instance.id).await.unwrap().state, "stopped");
     rig.left(2, 4).await.unwrap();
 }
 
@@ -313,7 +300,7 @@ async fn in_place_killed_at_each_step_is_gone_on_with() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let content = instance.content(&sim).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let outsider = rig.outsider().await.unwrap();
     for (n, step) in STEPS.into_iter().chain(["CreateTags"]).enumerate() {
         ec2::create_tags(&outsider, instance.id.as_str(), &[Tag::new("environment", "other")]).await.unwrap();
@@ -326,14 +313,14 @@ async fn in_place_killed_at_each_step_is_gone_on_with() {
         let job = rig.succeed(id).await.unwrap();
         assert_eq!(job.tasks[0].attempts, 2, "{step}");
         instance.check(&sim, &job, &content).unwrap();
-        let now = describe(&rig, &instance.id).await;
+        let now = rig.describe(&instance.id).await.unwrap();
         assert_eq!(now.state, "running", "{step}");
         assert!(
             now.config.tags.contains(&Tag::new("environment", "production")),
             "{step}: {:?}",
             now.config.tags
         );
-        assert_eq!(attached(&rig, &instance.id).await.len(), 2);
+        assert_eq!(rig.attached(&instance.id).await.unwrap().len(), 2);
         rig.left(2, 2).await.unwrap();
     }
 }
@@ -343,8 +330,8 @@ async fn in_place_cancelled_at_each_step_is_taken_back() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
-    let point = backed_up(&rig, &instance).await;
-    let before = attached(&rig, &instance.id).await;
+    let point = rig.backed_up(&instance).await.unwrap();
+    let before = rig.attached(&instance.id).await.unwrap();
     for step in STEPS {
         rig.hurt(Rule::new(Effect::Hang { seconds: Some(4.0) }).on("ec2", step).times(1));
         let id = rig.restore_to(point, IN_PLACE).await.unwrap();
@@ -352,8 +339,8 @@ async fn in_place_cancelled_at_each_step_is_taken_back() {
         rig.client.cancel_job(id).await.unwrap();
         let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
         assert_eq!(job.summary.state, JobState::Cancelled, "{step}: {job:#?}");
-        assert_eq!(attached(&rig, &instance.id).await, before, "{step}");
-        let described = describe(&rig, &instance.id).await;
+        assert_eq!(rig.attached(&instance.id).await.unwrap(), before, "{step}");
+        let described = rig.describe(&instance.id).await.unwrap();
         assert_eq!(described.state, "running", "{step}");
         let roots: Vec<bool> =
             described.config.volumes.iter().map(|volume| volume.delete_on_termination).collect();
@@ -367,8 +354,8 @@ async fn in_place_that_fails_for_good_is_taken_back_with_the_cause() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
-    let point = backed_up(&rig, &instance).await;
-    let before = attached(&rig, &instance.id).await;
+    let point = rig.backed_up(&instance).await.unwrap();
+    let before = rig.attached(&instance.id).await.unwrap();
     let refused = Effect::Error {
         status: 400,
         code: "InvalidParameterValue".to_owned(),
@@ -381,8 +368,8 @@ async fn in_place_that_fails_for_good_is_taken_back_with_the_cause() {
         let (_, task) = rig.fail(rig.restore_to(point, IN_PLACE).await.unwrap()).await.unwrap();
         assert_eq!(rig.fired(), 1, "{step}");
         assert!(task.error.unwrap().message.contains("no such thing"), "{step}");
-        assert_eq!(attached(&rig, &instance.id).await, before, "{step}");
-        assert_eq!(describe(&rig, &instance.id).await.state, "running", "{step}");
+        assert_eq!(rig.attached(&instance.id).await.unwrap(), before, "{step}");
+        assert_eq!(rig.describe(&instance.id).await.unwrap().state, "running", "{step}");
         rig.left(2, 2).await.unwrap();
     }
 }
@@ -392,7 +379,7 @@ async fn disk_images_hold_what_the_volumes_held() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 5).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     for (format, name) in [
         (ImageFormat::Raw, "raw"),
         (ImageFormat::Qcow2, "qcow2"),
@@ -426,7 +413,7 @@ async fn an_image_whose_disk_was_full_is_gone_on_with_by_a_new_process() {
     let mut rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 60).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let images = rig.dir.join("images");
     std::fs::create_dir_all(&images).unwrap();
     let disk = Disk::mount(&images, 40).unwrap();
@@ -485,7 +472,7 @@ async fn a_restore_killed_while_its_staging_goes_has_succeeded() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 5).unwrap();
     let content = instance.content(&sim).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     // The first staging snapshot goes, the deletion of the second hangs.
     rig.hurt(Rule {
         skip: 1,
@@ -514,7 +501,7 @@ async fn an_instance_restore_that_is_killed_at_any_step_makes_one_instance() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let content = instance.content(&sim).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     let hang = |step, skip| Rule { skip, ..Rule::new(Effect::Hang { seconds: None }).on("ec2", step) };
     let mut steps: Vec<(&str, Vec<Rule>, u64)> =
         ["RegisterImage", "RunInstances", "CreateTags", "DeregisterImage"]
@@ -551,7 +538,7 @@ async fn a_cancelled_instance_restore_leaves_nothing() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
-    let point = backed_up(&rig, &instance).await;
+    let point = rig.backed_up(&instance).await.unwrap();
     for step in ["RegisterImage", "CreateTags", "ModifyInstanceAttribute"] {
         rig.hurt(Rule::new(Effect::Hang { seconds: Some(4.0) }).on("ec2", step).times(1));
         let id = rig.restore_to(point, RestoreTarget::Instance(Box::default())).await.unwrap();

@@ -43,5 +43,5 @@ async fn main() -> ExitCode {
 
 async fn run(config: AgentFile) -> anyhow::Result<()> {
     let stop = shutdown::on_signals()?;
-    snapferry_agent_linux::run(config, stop).await
+    Ok(snapferry_agent_linux::run(config, stop).await?)
 }

@@ -43,6 +43,15 @@ pub enum BuildError {
     /// The group does not make a queue's name.
     #[error(transparent)]
     QueueName(#[from] snapferry_queue::QueueNameError),
+    /// The file or variable with the broker's address.
+    #[error(transparent)]
+    Secret(#[from] snapferry_service::secret::SecretError),
+    /// The broker's address.
+    #[error(transparent)]
+    BrokerUrl(snapferry_queue::RabbitConfigError),
+    /// How the broker is spoken with.
+    #[error("prepare the RabbitMQ client")]
+    Queue(#[source] snapferry_queue::RabbitConfigError),
     /// A number that makes no sense.
     #[error("slots is {0}: an agent needs between 1 and 256")]
     Slots(u32),

@@ -1,11 +1,16 @@
 //! The file of an agent that runs alone.
 
+use std::sync::Arc;
+
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use snapferry_queue::RabbitConfig;
+use snapferry_queue::{BrokerUrl, RabbitConfig, RabbitQueue};
 use snapferry_service::SecretRef;
 use snapferry_service::telemetry::LogFormat;
 
+use crate::app::{Agent, BuildError};
 use crate::config::AgentConfig;
+use crate::devices::VolumeDevices;
 
 /// `agent.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,6 +23,19 @@ pub struct AgentFile {
     /// Shape of the log lines.
     #[serde(default)]
     pub log: LogFormat,
+}
+
+impl AgentFile {
+    /// The agent over RabbitMQ, with the devices of its system.
+    ///
+    /// # Errors
+    /// What the configuration names cannot be used: broker address, identity, certificates, listeners.
+    pub async fn build(self, devices: Arc<dyn VolumeDevices>) -> Result<Agent, BuildError> {
+        let url = self.queue.url.read()?;
+        let url: BrokerUrl = url.expose_secret().parse().map_err(BuildError::BrokerUrl)?;
+        let queue = RabbitQueue::new(&url, &self.queue.client).map_err(BuildError::Queue)?;
+        Agent::build(self.agent, Arc::new(queue), devices).await
+    }
 }
 
 /// RabbitMQ.

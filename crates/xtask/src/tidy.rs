@@ -42,13 +42,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "snapferry-service",
         ],
     ),
-    (
-        "snapferry-agent-linux",
-        &["snapferry-agent", "snapferry-queue", "snapferry-service", "snapferry-types"],
-    ),
+    ("snapferry-agent-linux", &["snapferry-agent", "snapferry-service", "snapferry-types"]),
     (
         "snapferry-agent-windows",
-        &["snapferry-agent", "snapferry-queue", "snapferry-service", "snapferry-types", "snapferry-drive"],
+        &["snapferry-agent", "snapferry-service", "snapferry-types", "snapferry-drive"],
     ),
     ("snapferry-api", &["snapferry-types"]),
     (
