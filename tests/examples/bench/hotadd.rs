@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use awssim::faults::Quotas;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use snapferry_types::BLOCK_SIZE;
 
 use crate::meter::{self, Cost, Spread};
@@ -23,6 +25,7 @@ pub(super) async fn run(bench: &Bench) -> Result<()> {
     let device = Loop::over(&dir.path().join("device.img"), size_gib)?;
     println!("A loop device of {size_gib} GiB over a file; {}.\n", device.kind()?);
     beside_dd(bench, &device, dir.path(), size_gib).await?;
+    sealed_beside_dd(bench, &device, dir.path(), size_gib).await?;
     onto_old_data(bench, &device, dir.path(), size_gib).await
 }
 
@@ -44,11 +47,36 @@ async fn beside_dd(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> R
             costs.push(meter::run(command, &dir.join("device.log")).await?);
         }
     }
+    print_rates(&["dd writes", "snapferry writes", "dd reads", "snapferry reads"], &costs, size_gib);
+    Ok(())
+}
+
+/// All of a backup but its way to the MediaAgent, of a device full of noise, no block of which comes twice.
+async fn sealed_beside_dd(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> Result<()> {
+    device.fill_with_noise(size_gib)?;
+    let mut costs: [Vec<Cost>; 2] = Default::default();
+    let (count, path) = (format!("count={}", size_gib * 256), device.path.display());
+    for round in 0..bench.rounds {
+        let commands = [
+            dd(&[&format!("if={path}"), "of=/dev/null", &count, "iflag=direct"]),
+            ours("back-up", &device.path)?,
+        ];
+        for (command, costs) in commands.into_iter().zip(&mut costs) {
+            say(&format!("hotadd, round {}: {command:?}", round + 1));
+            costs.push(meter::run(command, &dir.join("device.log")).await?);
+        }
+    }
+    println!();
+    print_rates(&["dd reads", "snapferry reads, hashes, compresses, seals"], &costs, size_gib);
+    Ok(())
+}
+
+/// Rates of dd and of ours in turns.
+fn print_rates(names: &[&str], costs: &[Vec<Cost>], size_gib: u64) {
     println!("| what | MB/s | CPU, s | peak RSS, MiB |\n|---|---|---|---|");
     let bytes = (size_gib * data::BLOCKS_IN_GIB * BLOCK_SIZE as u64) as f64;
     let mut theirs = None;
-    let names = ["dd writes", "snapferry writes", "dd reads", "snapferry reads"];
-    for (what, costs) in names.into_iter().zip(&costs) {
+    for (what, costs) in names.iter().zip(costs) {
         let rate = Spread::of(costs.iter().map(|cost| bytes / 1e6 / cost.wall_s));
         let cpu = Spread::of(costs.iter().map(|cost| cost.cpu_s));
         let peak = Spread::of(costs.iter().map(|cost| cost.peak_mib));
@@ -61,7 +89,6 @@ async fn beside_dd(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> R
             }
         };
     }
-    Ok(())
 }
 
 /// The device is full of old data; the snapshot has holes and zeroes.
@@ -134,6 +161,18 @@ impl Loop {
         } else {
             "the file is in the page cache"
         })
+    }
+
+    fn fill_with_noise(&self, size_gib: u64) -> Result<()> {
+        use std::io::Write as _;
+        let mut device = std::fs::OpenOptions::new().write(true).open(&self.path)?;
+        let mut noise = SmallRng::seed_from_u64(size_gib);
+        let mut block = vec![0; BLOCK_SIZE];
+        for _ in 0..size_gib * data::BLOCKS_IN_GIB {
+            noise.fill_bytes(&mut block);
+            device.write_all(&block)?;
+        }
+        Ok(device.sync_all()?)
     }
 
     fn fill(&self, size_gib: u64) -> Result<()> {
