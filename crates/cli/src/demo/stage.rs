@@ -106,7 +106,7 @@ impl Stage {
         Ok(job)
     }
 
-    /// What is in the tenant's account beyond originals, kept bases and restored results.
+    /// What is in the tenant's account beyond originals, kept bases and restored results, and in the service account at all.
     pub(super) fn left_behind(&self, instances: &[DemoInstance]) -> Result<Vec<String>> {
         let inventory = self.sim.context().world.inventory(Some(TENANT));
         let count = |kind: &str| inventory.get(kind).map_or(0, Vec::len);
@@ -120,7 +120,12 @@ impl Stage {
             ("volumes", 5 * n_volumes),
         ];
         let differs = expected.iter().filter(|(kind, wanted)| count(kind) != *wanted);
-        Ok(differs.map(|(kind, wanted)| format!("{} {kind} where {wanted} belong", count(kind))).collect())
+        let differs = differs.map(|(kind, wanted)| format!("{} {kind} where {wanted} belong", count(kind)));
+        let of_service = self.sim.context().world.inventory(Some(SERVICE)).into_iter();
+        let of_service = of_service.filter(|(_, ids)| !ids.is_empty());
+        let of_service =
+            of_service.map(|(kind, ids)| format!("the service account's {kind} {}", ids.join(", ")));
+        Ok(differs.chain(of_service).collect())
     }
 
     /// Stops everything in order.
