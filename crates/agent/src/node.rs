@@ -1,5 +1,5 @@
-//! The node's hello: announces the machine, what it can do and its free slots every 20 s, and learns whether to take work
-//! and which staged disk images are of no use any more.
+//! The node's hello: announces the machine, what it can do and its free slots, and learns whether to take work, when
+//! to say it again, and which staged disk images are of no use any more.
 
 use std::time::Duration;
 
@@ -12,9 +12,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::AgentConfig;
 use crate::lease::LeaseClient;
 use crate::staging::Staging;
-
-/// A third of what the scheduler waits before it takes a node for gone.
-const PERIOD: Duration = Duration::from_secs(20);
 
 /// After a failed hello.
 const RETRY: Duration = Duration::from_secs(2);
@@ -41,7 +38,7 @@ pub(crate) async fn announce(
                     let unneeded = reply.unstage_tasks.iter().filter_map(|id| id.parse().ok());
                     staging.remove(unneeded.collect()).await;
                 }
-                PERIOD
+                snapferry_wire::next_hello(reply.next_hello_ms)
             }
             Err(error) if error.class == ErrorClass::Invalid => {
                 tracing::error!(%error, "this node is refused: another process runs under its id, its folder was copied, or it was killed and the scheduler does not know yet");

@@ -87,7 +87,7 @@ pub struct LeaseConfig {
     pub grace_ms: u64,
     /// How long a silent agent may come back before its task is given to another.
     pub suspect_ms: u64,
-    /// After this without a hello, a node or a MediaAgent is offline.
+    /// After this without a hello, a node or a MediaAgent is offline. They say hello three times as often.
     pub node_timeout_ms: u64,
     /// Attempts before a task is given up.
     pub max_attempts: u32,
@@ -290,6 +290,9 @@ impl Config {
         }
         if self.lease.lease_ms < 100 {
             return refuse("lease.lease_ms", "at least 100; agents renew in a quarter of it");
+        }
+        if self.lease.node_timeout_ms < 3_000 {
+            return refuse("lease.node_timeout_ms", "at least 3000; nodes say hello in a third of it");
         }
         if self.lease.max_attempts == 0 || self.lease.max_crashes == 0 {
             return refuse("lease.max_attempts", "attempts and crashes are counted from 1");

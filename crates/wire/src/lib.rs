@@ -3,6 +3,7 @@
 
 pub mod convert;
 mod grant;
+mod hello;
 mod ledger;
 mod operation;
 mod restore;
@@ -22,4 +23,5 @@ pub mod v1 {
 }
 
 pub use convert::ConvertError;
+pub use hello::next_hello;
 pub use ticket::{Ticket, TicketError};

@@ -1,12 +1,12 @@
-//! The heartbeat: tells the scheduler every 20 seconds that this daemon is there, and its figures. A scheduler that
+//! The heartbeat: tells the scheduler as often as it wants that this daemon is there, and its figures. A scheduler that
 //! does not answer is asked again with back-off; the daemon serves on meanwhile.
 
 use std::time::Duration;
 
 use snapferry_service::{Backoff, TlsMaterial};
 use snapferry_types::MediaAgentId;
-use snapferry_wire::v1;
 use snapferry_wire::v1::lease_client::LeaseClient;
+use snapferry_wire::{next_hello, v1};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -15,8 +15,8 @@ use super::asked::Asked;
 use crate::client::endpoint;
 use crate::server::Service;
 
-/// Between two announcements.
-const PERIOD: Duration = Duration::from_secs(20);
+/// Between two failed announcements, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// An announcement that is not answered for so long has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ impl Hello {
         stop: &CancellationToken,
     ) {
         let mut asked = Asked::new(service.clone(), scrub_bytes_per_second);
-        let mut backoff = Backoff::new(Duration::from_millis(500), PERIOD);
+        let mut backoff = Backoff::new(Duration::from_millis(500), LONGEST_WAIT);
         let mut known = false;
         loop {
             let wait = match self.announce(service, &asked).await {
@@ -73,7 +73,7 @@ impl Hello {
                     }
                     known = true;
                     backoff.reset();
-                    PERIOD
+                    next_hello(reply.next_hello_ms)
                 }
                 Err(reason) => {
                     tracing::warn!(scheduler = self.scheduler, reason, "announcing this MediaAgent failed");

@@ -31,7 +31,7 @@ impl Lease for Heard {
         request: Request<v1::MediaAgentHelloRequest>,
     ) -> Result<Response<v1::MediaAgentHelloReply>, Status> {
         self.0.try_send(request.into_inner()).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(v1::MediaAgentHelloReply { scrub_asked: 1, collect_asked: 0 }))
+        Ok(Response::new(v1::MediaAgentHelloReply { scrub_asked: 1, collect_asked: 0, next_hello_ms: 200 }))
     }
 
     async fn claim(&self, _: Request<v1::ClaimRequest>) -> Result<Response<v1::ClaimReply>, Status> {

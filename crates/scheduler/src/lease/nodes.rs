@@ -35,6 +35,12 @@ impl Nodes {
         self.timeout
     }
 
+    /// How long after a hello the next one is due, in milliseconds: two may be lost before a node counts as gone.
+    #[must_use]
+    pub fn next_hello_ms(&self) -> u64 {
+        u64::try_from(self.timeout.as_millis() / 3).unwrap_or(u64::MAX)
+    }
+
     /// A process says hello. False when another one under the same id is alive.
     #[must_use]
     pub fn hello(&self, node: AccessNodeId, incarnation: IncarnationId) -> bool {

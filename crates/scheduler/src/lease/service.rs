@@ -102,6 +102,7 @@ impl v1::lease_server::Lease for LeaseService {
             queue: node.queue,
             accept_work: node.slots > 0,
             unstage_tasks: unstage.iter().map(ToString::to_string).collect(),
+            next_hello_ms: self.nodes.next_hello_ms(),
         }))
     }
 
@@ -111,8 +112,11 @@ impl v1::lease_server::Lease for LeaseService {
     ) -> Result<Response<v1::MediaAgentHelloReply>, Status> {
         let agent = read::media_agent(request.into_inner())?;
         let asked = self.store.media_agent_seen(&agent).await.map_err(|error| self.status(&error))?;
-        let reply = v1::MediaAgentHelloReply { scrub_asked: asked.scrub, collect_asked: asked.collect };
-        Ok(Response::new(reply))
+        Ok(Response::new(v1::MediaAgentHelloReply {
+            scrub_asked: asked.scrub,
+            collect_asked: asked.collect,
+            next_hello_ms: self.nodes.next_hello_ms(),
+        }))
     }
 
     async fn claim(&self, request: Request<v1::ClaimRequest>) -> Result<Response<v1::ClaimReply>, Status> {
