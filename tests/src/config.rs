@@ -57,7 +57,7 @@ grace_ms = 500
 suspect_ms = 1000
 retry_base_ms = 200
 retry_max_ms = 1000
-node_timeout_ms = {node_timeout_ms}
+node_timeout_ms = 15000
 
 [dispatch]
 tick_ms = 100
@@ -80,7 +80,6 @@ url = {{ env = "TEST_AMQP_URL" }}
         http = ports.http,
         lease = ports.lease,
         lease_ms = options.lease_ms,
-        node_timeout_ms = options.node_timeout_ms,
         reaper_delay_ms = options.reaper_delay_ms,
     );
     if options.with_tokens {

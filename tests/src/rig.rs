@@ -51,8 +51,6 @@ pub struct RigOptions {
     pub with_service_resources: bool,
     /// The machines of the agents at the start, where they have service resources.
     pub machine: Machine,
-    /// How long a silent access node counts as there.
-    pub node_timeout_ms: u64,
     /// How long the reaper leaves alone what nobody owns any more.
     pub reaper_delay_ms: u64,
 }
@@ -69,7 +67,6 @@ impl Default for RigOptions {
             with_tokens: false,
             with_service_resources: false,
             machine: Machine::default(),
-            node_timeout_ms: 60_000,
             reaper_delay_ms: 1_000,
         }
     }

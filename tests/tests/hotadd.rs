@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use snapferry_api::job::{Job, JobState};
+use snapferry_api::job::{Job, JobState, Work};
+use snapferry_api::protect::BackupCopy;
 use snapferry_testkit::eventually;
 use snapferry_tests::{Machine, Rig, RigOptions, SERVICE, TestInstance};
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
@@ -92,6 +93,66 @@ async fn a_write_that_is_cancelled_in_the_middle_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_suspended_in_the_middle_is_ended_when_it_is_resumed() {
+    let (mut rig, instance, content, point) = prepared(options()).await;
+    let job = rig.restore_by(point, TransportWish::HotAdd, None).await.unwrap();
+    let index = frozen_in_mid_write(&mut rig, job).await;
+    is_in_the_middle(&rig);
+    rig.client.suspend_job(job).await.unwrap();
+    let is_suspended = |job: &Job| job.summary.state == JobState::Suspended;
+    rig.wait(job, "it is suspended", is_suspended).await.unwrap();
+    let attached = rig.sim.context().world.attached_to(&rig.instances[index]);
+    assert_eq!(attached.len(), 1, "the suspended one has let go");
+    rig.media_agent.sigcont().unwrap();
+    rig.client.resume_job(job).await.unwrap();
+    let done = rig.succeed(job).await.unwrap();
+    let outcomes: Vec<&str> = done.tasks[0].history.iter().map(|one| one.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["yielded", "succeeded"]);
+    instance.check(rig.sim.context(), &done, &content).unwrap();
+    rig.only_these_are_left(2, 4).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_agent_left_of_a_write_and_a_read_goes_when_they_are_cancelled() {
+    let (mut rig, instance, _, point) = prepared(RigOptions { n_agents: 1, ..options() }).await;
+    let write = rig.restore_by(point, TransportWish::HotAdd, None).await.unwrap();
+    frozen_in_mid_write(&mut rig, write).await;
+    is_in_the_middle(&rig);
+    killed_and_cancelled(&mut rig, write, 0).await;
+    rig.only_these_are_left(2, 2).await.unwrap();
+
+    // Nobody is there any more that could clean up: only the scheduler.
+    rig.add_agent().unwrap();
+    let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
+    let copy = Work::BackupCopy(BackupCopy {
+        hypervisor: rig.tenant,
+        recovery_points: vec![Rig::recovery_point(&snapped).unwrap()],
+        media_agent: None,
+        full: true,
+        transport: TransportWish::HotAdd,
+        retention: None,
+    });
+    // What is in the library is read all the same.
+    let read = rig.submit(copy).await.unwrap();
+    let reads = |job: &Job| job.tasks[0].progress.bytes_read > 0;
+    rig.wait(read, "blocks are read", reads).await.unwrap();
+    rig.media_agent.sigstop().await.unwrap();
+    assert!(rig.sim.context().world.attached_to(&rig.instances[1]).len() > 1, "nothing is attached");
+    killed_and_cancelled(&mut rig, read, 1).await;
+    rig.only_these_are_left(4, 2).await.unwrap();
+    rig.shared_with(0).await.unwrap();
+}
+
+/// Kills the only agent, lets the MediaAgent go on, and cancels the job.
+async fn killed_and_cancelled(rig: &mut Rig, job: JobId, index: usize) {
+    rig.agents[index].kill9().unwrap();
+    rig.media_agent.sigcont().unwrap();
+    rig.client.cancel_job(job).await.unwrap();
+    let ended = rig.wait(job, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+    assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_killed_in_mid_write_is_gone_on_with_in_another_zone_by_a_node_that_can() {
     let (mut rig, instance, content, point) = prepared(RigOptions { n_agents: 1, ..options() }).await;
     let job = rig.restore_by(point, TransportWish::HotAdd, None).await.unwrap();
@@ -151,7 +212,7 @@ async fn frozen_in_mid_read(rig: &mut Rig, instance: &TestInstance) -> JobId {
 
 fn one_place() -> RigOptions {
     let machine = Machine { max_attachments: 1, ..Machine::default() };
-    RigOptions { n_agents: 1, slots: 2, machine, node_timeout_ms: 30_000, ..options() }
+    RigOptions { n_agents: 1, slots: 2, machine, ..options() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

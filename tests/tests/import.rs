@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_secs(60);
 const DATA_MIB: u64 = 40;
 
 fn options() -> RigOptions {
-    RigOptions { n_agents: 2, with_service_resources: true, node_timeout_ms: 30_000, ..RigOptions::default() }
+    RigOptions { n_agents: 2, with_service_resources: true, ..RigOptions::default() }
 }
 
 /// What hangs, and where that is seen.
@@ -35,6 +35,14 @@ impl Stage {
                 Rule { skip: 2, ..Rule::new(Effect::Hang { seconds: None }).on("s3", "UploadPart") }
             }
             Self::Import => Rule::new(Effect::Hang { seconds: Some(15.0) }).on("vmie", "ImportSnapshot"),
+        }
+    }
+
+    /// What the job is said to do.
+    fn phase(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Import => "import",
         }
     }
 
@@ -70,11 +78,11 @@ impl Prepared {
         let job = rig.restore_by(self.point, TransportWish::Import, None).await.unwrap();
         let hangs = || async { rig.fired() > 0 && in_account(rig, stage.kind()) > 0 };
         eventually(BOUND, "it hangs in the middle", hangs).await.unwrap();
-        if stage == Stage::Import {
-            let polled = || async { rig.calls("ec2", "DescribeImportSnapshotTasks") > 0 };
-            eventually(BOUND, "the import is waited for", polled).await.unwrap();
-        }
-        let now = rig.client.job(job).await.unwrap();
+        let says = |job: &Job| {
+            let progress = &job.tasks[0].progress;
+            progress.phase == stage.phase() && progress.phase_percent.is_some_and(|percent| percent < 100)
+        };
+        let now = rig.wait(job, "the job says how far it is", says).await.unwrap();
         let node = now.tasks[0].access_node.unwrap();
         (job, rig.agent_of(node).await.unwrap())
     }
@@ -104,6 +112,19 @@ impl Prepared {
         let rig = &self.rig;
         let is_swept = || async { rig.n_staged(index) == 0 };
         eventually(BOUND, "the images of the killed agent are swept", is_swept).await.unwrap();
+    }
+
+    /// Nobody is there to end it: what it made is the reaper's.
+    async fn leaves_nothing_when_killed_and_cancelled(&mut self, stage: Stage) {
+        let (job, index) = self.hanging(stage).await;
+        self.rig.agents[index].kill9().unwrap();
+        let rig = &self.rig;
+        assert!(in_account(rig, stage.kind()) > 0, "the kill came after the {stage:?}");
+        rig.sim.context().faults.set_rules(Vec::new());
+        rig.client.cancel_job(job).await.unwrap();
+        let ended = rig.wait(job, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
+        assert_eq!(ended.summary.state, JobState::Cancelled, "{ended:#?}");
+        rig.only_these_are_left(2, 2).await.unwrap();
     }
 
     async fn leaves_nothing_when_cancelled(self, stage: Stage) {
@@ -171,6 +192,32 @@ async fn an_image_that_was_cut_off_between_two_attempts_is_written_anew() {
 async fn an_upload_that_is_cancelled_in_the_middle_leaves_nothing() {
     let options = RigOptions { n_agents: 1, ..options() };
     prepared(options).await.leaves_nothing_when_cancelled(Stage::Upload).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_agent_left_of_uploads_and_imports_goes_when_they_are_cancelled() {
+    let mut prepared = prepared(RigOptions { n_agents: 1, ..options() }).await;
+    prepared.leaves_nothing_when_killed_and_cancelled(Stage::Upload).await;
+    prepared.rig.add_agent().unwrap();
+    prepared.leaves_nothing_when_killed_and_cancelled(Stage::Import).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_suspended_in_the_middle_is_ended_when_it_is_resumed() {
+    let prepared = prepared(options()).await;
+    let (job, _) = prepared.hanging(Stage::Upload).await;
+    let rig = &prepared.rig;
+    rig.client.suspend_job(job).await.unwrap();
+    let is_suspended = |job: &Job| job.summary.state == JobState::Suspended;
+    rig.wait(job, "it is suspended", is_suspended).await.unwrap();
+    rig.sim.context().faults.set_rules(Vec::new());
+    assert!(is_suspended(&rig.client.job(job).await.unwrap()), "it went on by itself");
+    rig.client.resume_job(job).await.unwrap();
+    let done = rig.succeed(job).await.unwrap();
+    let outcomes: Vec<&str> = done.tasks[0].history.iter().map(|one| one.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["yielded", "succeeded"]);
+    prepared.instance.check(rig.sim.context(), &done, &prepared.content).unwrap();
+    rig.only_these_are_left(2, 4).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use snapferry_aws::ec2::{self, SnapshotState};
 use snapferry_aws::{Account, Clients, SessionPurpose, SessionScope};
 use snapferry_media_agent::client::{MediaClient, Session};
 use snapferry_service::TlsMaterial;
 use snapferry_transfer::{ByteBudget, ErrorClass, TransferError, TransferProgress, WorkPool};
 use snapferry_types::ledger::LedgerEntry;
 use snapferry_types::spec::TaskSpec;
-use snapferry_types::{AccountAccess, AccountId, Region};
+use snapferry_types::{AccountAccess, AccountId, Region, SnapshotId};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 
@@ -18,6 +19,7 @@ use crate::config::{ImportConfig, Prices};
 use crate::handler::HotAddNode;
 use crate::lease::LeaseClient;
 use crate::ledger::TaskLedger;
+use crate::making::Making;
 use crate::phases::Phases;
 use crate::stop::Stop;
 
@@ -59,6 +61,8 @@ pub(crate) struct TaskContext {
     pub(crate) stop: Stop,
     /// What all tasks share.
     pub(crate) shared: Arc<Shared>,
+    /// What its volumes are making.
+    pub(crate) making: Making,
     phases: Mutex<Phases>,
     bytes_stored: AtomicU64,
     session: OnceLock<Arc<Session>>,
@@ -79,6 +83,7 @@ impl TaskContext {
             ledger,
             stop: Stop::new(),
             shared,
+            making: Making::default(),
             phases: Mutex::new(Phases::start()),
             bytes_stored: AtomicU64::new(0),
             session: OnceLock::new(),
@@ -98,6 +103,28 @@ impl TaskContext {
     pub(crate) fn enter(&self, phase: &'static str) {
         tracing::info!(task = %self.spec.task, phase, "phase");
         lock(&self.phases).enter(phase);
+    }
+
+    /// How far something is that the phase waits for, in percent.
+    pub(crate) fn awaits(&self, what: &str, percent: u8) {
+        lock(&self.phases).awaits(what, percent);
+    }
+
+    /// Waits until snapshots are completed, and lets the job see how far they are.
+    ///
+    /// # Errors
+    /// [`TransferError`] with AWS's explanation when one ended in error; `Cancelled` when the task shall stop.
+    pub(crate) async fn completed(
+        &self,
+        account: &Account,
+        snapshots: &[SnapshotId],
+    ) -> Result<Vec<SnapshotState>, TransferError> {
+        let tell = |states: &[SnapshotState]| {
+            for state in states {
+                self.awaits(state.snapshot.as_str(), state.progress);
+            }
+        };
+        Ok(ec2::wait_snapshots_completed(account, snapshots, tell, self.stop.token()).await?)
     }
 
     /// How long each phase took so far.
@@ -121,11 +148,14 @@ impl TaskContext {
     /// The figures of the attempt so far, over all its volumes and accounts.
     #[must_use]
     pub(crate) fn progress(&self) -> v1::Progress {
+        let phases = lock(&self.phases);
         let mut sum = v1::Progress {
-            phase: lock(&self.phases).name().to_owned(),
+            phase: phases.name().to_owned(),
+            phase_percent: phases.percent().map(u32::from),
             bytes_stored: self.bytes_stored.load(Ordering::Relaxed),
             ..v1::Progress::default()
         };
+        drop(phases);
         for transfer in lock(&self.transfers).iter().map(|transfer| transfer.snapshot()) {
             sum.blocks_total += transfer.volume_blocks;
             sum.blocks_done += transfer.position;

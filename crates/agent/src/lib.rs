@@ -17,6 +17,7 @@ mod identity;
 mod keeper;
 mod lease;
 mod ledger;
+mod making;
 mod node;
 mod phases;
 mod staging;

@@ -1,5 +1,6 @@
 //! What an attempt did, and how long each part took: for the job's history.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use snapferry_wire::v1;
@@ -7,6 +8,8 @@ use tokio::time::Instant;
 
 /// Phases that are told; later ones count into the last.
 const MAX_PHASES: usize = 64;
+/// Things awaited at the same time; what comes beyond them is not told.
+const MAX_AWAITED: usize = 128;
 
 /// The phases of one attempt, in their order.
 #[derive(Debug)]
@@ -14,13 +17,15 @@ pub(crate) struct Phases {
     done: Vec<(&'static str, Duration)>,
     now: &'static str,
     since: Instant,
+    /// What the phase waits for, and how far that is in percent.
+    awaited: BTreeMap<String, u8>,
 }
 
 impl Phases {
     /// The first one begins.
     #[must_use]
     pub(crate) fn start() -> Self {
-        Self { done: Vec::new(), now: "start", since: Instant::now() }
+        Self { done: Vec::new(), now: "start", since: Instant::now(), awaited: BTreeMap::new() }
     }
 
     /// The next one begins; the same one goes on.
@@ -33,6 +38,22 @@ impl Phases {
             self.since = Instant::now();
         }
         self.now = phase;
+        self.awaited.clear();
+    }
+
+    /// How far something is that the phase waits for.
+    pub(crate) fn awaits(&mut self, what: &str, percent: u8) {
+        if let Some(known) = self.awaited.get_mut(what) {
+            *known = percent;
+        } else if self.awaited.len() < MAX_AWAITED {
+            self.awaited.insert(what.to_owned(), percent);
+        }
+    }
+
+    /// How far the slowest of what the phase waits for is; nothing while it waits for nothing.
+    #[must_use]
+    pub(crate) fn percent(&self) -> Option<u8> {
+        self.awaited.values().min().copied()
     }
 
     /// What is being done now.
@@ -72,5 +93,20 @@ mod tests {
             phases.enter(if n % 2 == 0 { "a" } else { "b" });
         }
         assert_eq!((phases.told().len(), phases.name()), (MAX_PHASES, "b"));
+    }
+
+    #[test]
+    fn the_slowest_says_how_far_a_phase_is() {
+        let mut phases = Phases::start();
+        phases.enter("upload");
+        assert_eq!(phases.percent(), None);
+        for (what, percent) in [("vol-1", 10), ("vol-2", 0), ("vol-1", 40), ("vol-2", 70)] {
+            phases.awaits(what, percent);
+        }
+        assert_eq!(phases.percent(), Some(40));
+        phases.enter("upload");
+        assert_eq!(phases.percent(), Some(40), "it goes on");
+        phases.enter("import");
+        assert_eq!(phases.percent(), None);
     }
 }

@@ -355,6 +355,9 @@ pub struct Task {
 pub struct Progress {
     /// Such as `snapshot`, `read`, `seal`; empty before the first report.
     pub phase: String,
+    /// How far it is, where it waits for AWS or uploads a disk image: percent, of the slowest of several volumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase_percent: Option<u8>,
     /// Blocks to do; 0 while not known.
     pub blocks_total: u64,
     /// Blocks done.
@@ -373,6 +376,17 @@ pub struct Progress {
     pub blocks_deduplicated: u64,
     /// Blocks of zeroes.
     pub blocks_zero: u64,
+}
+
+impl Progress {
+    /// The phase, and how far it is where that is known: `import 40 %`.
+    #[must_use]
+    pub fn told_phase(&self) -> String {
+        match self.phase_percent {
+            Some(percent) => format!("{} {percent} %", self.phase),
+            None => self.phase.clone(),
+        }
+    }
 }
 
 /// An attempt that ended.

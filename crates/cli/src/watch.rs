@@ -115,6 +115,6 @@ fn new_bar(task: &Task) -> ProgressBar {
 
 fn message(task: &Task) -> String {
     let progress = &task.progress;
-    let what = if task.state.is_leased() { progress.phase.as_str() } else { task.state.as_str() };
+    let what = if task.state.is_leased() { progress.told_phase() } else { task.state.as_str().to_owned() };
     format!("{what}  {} read  {} sent", ByteCount(progress.bytes_read), ByteCount(progress.bytes_sent))
 }

@@ -30,13 +30,12 @@ pub(super) async fn run(
     let of_source: Vec<SnapshotId> = spec.meta.volumes.iter().map(|one| one.snapshot_id.clone()).collect();
     let what = ToRead {
         instance: &spec.meta.instance,
-        is_incremental: spec.base.is_some() && !spec.full,
         read_as: spec.read_as,
         snapshots: &of_source,
         copied: &of_source,
     };
-    let transport = store::transport(context, &looker, spec.transport, what, &mut checkpoint).await?;
-    let shares = spec.read_as == ReadAs::Service || transport == Transport::HotAdd;
+    let options = store::options(context, &looker, spec.transport, what, &checkpoint).await?;
+    let shares = spec.read_as == ReadAs::Service || options.may_take(Transport::HotAdd);
     let account = if shares { context.tenant(SessionScope::Backup).await? } else { looker };
     let media = context.media_agent().await?;
     if let Some(id) = store::stored_before(context, &media, &checkpoint).await? {
@@ -64,7 +63,7 @@ pub(super) async fn run(
             copy_of: Some(spec.source),
         },
     };
-    let id = store::store(context, &media, what, transport, &mut checkpoint).await?;
+    let id = store::store(context, &media, what, options, &mut checkpoint).await?;
     finish(context, spec, id).await
 }
 
@@ -89,9 +88,10 @@ async fn look(
         );
         return Err(TransferError::new(ErrorClass::NotFound, message));
     }
-    let states = ec2::wait_snapshots_completed(account, &ids, |_| (), context.stop.token())
+    let states = context
+        .completed(account, &ids)
         .await
-        .map_err(|error| TransferError::from(error).context(format!("read recovery point {source}")))?;
+        .map_err(|error| error.context(format!("read recovery point {source}")))?;
     if shares {
         for state in states.iter().filter(|state| state.encrypted) {
             if let Some(key) = &state.kms_key_id {

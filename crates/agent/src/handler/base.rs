@@ -18,12 +18,21 @@ pub(super) struct PlannedVolume {
     /// What is read of it.
     pub(super) read: ReadVolume,
     /// Opened against the base where there is one.
-    pub(super) source: Arc<dyn BlockSource>,
+    pub(super) source: Arc<EbsSnapshotSource>,
 }
 
 /// What is read, by its volumes.
 pub(super) fn reading(planned: &[PlannedVolume]) -> Reading {
     Reading { volumes: planned.iter().map(|volume| volume.read.clone()).collect() }
+}
+
+/// About how many blocks are read of all.
+pub(super) async fn expected_blocks(planned: &[PlannedVolume]) -> Result<u64, TransferError> {
+    let mut sum = 0;
+    for volume in planned {
+        sum += volume.source.expected_blocks().await?;
+    }
+    Ok(sum)
 }
 
 /// What the catalogue and the library know of a volume's base.

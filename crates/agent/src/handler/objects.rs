@@ -1,6 +1,7 @@
 //! Making an AWS object so that it can be repeated: record the intent, look whether an earlier attempt has made it,
 //! make it, record it.
 //!
+//! Is dropped when another volume of the task fails: only before or after it, see [`crate::making`].
 //! Dies before the record of the intent: nothing was made. Dies before the call: the next attempt looks, finds
 //! nothing, makes it. Dies after the call, or its reply is lost: the next attempt finds it by its tag. Runs twice:
 //! the second finds the first's object.
@@ -32,6 +33,7 @@ where
         LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
         LedgerState::Intended | LedgerState::Gone => {}
     }
+    let _under_way = context.making.begin()?;
     // The first attempt has nothing to find.
     let mut object_ids =
         if was_known { ec2::find_by_ledger_tag(account, kind, entry.id).await? } else { Vec::new() };

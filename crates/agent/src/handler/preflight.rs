@@ -3,7 +3,8 @@
 //! out. Only what AWS says clearly counts: a question without an answer is left to the call itself. A key may deny us and
 //! allow EC2 on our behalf; where its policy says so, or cannot be read, the job is told and the task goes on.
 //!
-//! Runs twice: nothing is made. A task that has something in its ledger is past the questions.
+//! Runs twice: nothing is made. A task that has something in its ledger is past the questions, but for those of a
+//! transport that is not chosen yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ use crate::context::TaskContext;
 pub(super) struct Preflight<'a> {
     context: &'a TaskContext,
     questions: Vec<Question>,
+    asks_late: bool,
 }
 
 #[derive(Debug)]
@@ -56,12 +58,17 @@ enum Found {
 impl<'a> Preflight<'a> {
     /// No questions yet.
     pub(super) const fn new(context: &'a TaskContext) -> Self {
-        Self { context, questions: Vec::new() }
+        Self { context, questions: Vec::new(), asks_late: false }
+    }
+
+    /// Questions of which a choice depends, whatever the task has made already.
+    pub(super) const fn for_a_choice(context: &'a TaskContext) -> Self {
+        Self { context, questions: Vec::new(), asks_late: true }
     }
 
     /// Whether the task has made something already: nothing is asked any more.
     pub(super) fn is_late(&self) -> bool {
-        !self.context.spec.objects.is_empty()
+        !self.asks_late && !self.context.spec.objects.is_empty()
     }
 
     /// Whether the account may make a call, on the very things that it will be about.
@@ -93,13 +100,25 @@ impl<'a> Preflight<'a> {
         });
     }
 
-    /// Asks all at once.
+    /// Asks all at once; the job is told of what may be missing.
     ///
     /// # Errors
     /// [`TransferError`] of a class that is not tried again, with everything that is missing.
     pub(super) async fn run(self) -> Result<(), TransferError> {
+        let context = self.context;
+        for doubt in self.doubts().await? {
+            context.note(true, doubt).await?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::run`], which answers what may be missing.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn doubts(self) -> Result<BTreeSet<String>, TransferError> {
         if self.is_late() || self.questions.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let spec = &self.context.spec;
         let tags = ownership_tags(&spec.deployment, spec.task, Purpose::Transport, LedgerId::generate());
@@ -118,11 +137,8 @@ impl<'a> Preflight<'a> {
         if self.context.stop.token().is_cancelled() {
             return Err(TransferError::cancelled());
         }
-        all_of(&missing)?;
-        for doubt in doubts {
-            self.context.note(true, doubt).await?;
-        }
-        Ok(())
+        all_of(&missing, spec.objects.is_empty())?;
+        Ok(doubts)
     }
 
     async fn answer(&self, dry_runs: &DryRuns, question: &Question) -> Option<Found> {
@@ -206,7 +222,7 @@ fn without_verdict<T>(answer: Result<T, AwsError>, asked: impl std::fmt::Debug) 
 }
 
 /// One error of all that is missing.
-fn all_of(missing: &[TransferError]) -> Result<(), TransferError> {
+fn all_of(missing: &[TransferError], is_first: bool) -> Result<(), TransferError> {
     let Some(first) = missing.first() else { return Ok(()) };
     let mut messages: Vec<&str> = Vec::with_capacity(missing.len());
     for one in missing {
@@ -214,8 +230,8 @@ fn all_of(missing: &[TransferError]) -> Result<(), TransferError> {
             messages.push(&one.message);
         }
     }
-    let text =
-        format!("the preflight found what is missing, and nothing was made: {}", messages.join("; and "));
+    let made = if is_first { ", and nothing was made" } else { "" };
+    let text = format!("the preflight found what is missing{made}: {}", messages.join("; and "));
     Err(TransferError::new(first.class, text))
 }
 
@@ -245,11 +261,13 @@ mod tests {
 
     #[test]
     fn everything_that_is_missing_is_told_at_once() {
-        assert_eq!(all_of(&[]), Ok(()));
+        assert_eq!(all_of(&[], true), Ok(()));
         let missing = |message: &str| TransferError::new(ErrorClass::AccessDenied, message);
-        let error = all_of(&[missing("no a"), missing("no b"), missing("no a")]).unwrap_err();
+        let errors = [missing("no a"), missing("no b"), missing("no a")];
+        let error = all_of(&errors, true).unwrap_err();
         assert_eq!((error.class, error.retryable()), (ErrorClass::AccessDenied, false));
         assert!(error.message.ends_with("nothing was made: no a; and no b"), "{error}");
+        assert!(!all_of(&errors, false).unwrap_err().message.contains("nothing was made"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) async fn run(
             let zone =
                 restore_check::volumes(context, &account, wish, attach.as_ref(), original, &chosen).await?;
             restore_preflight::run(context, &account, &origin, &chosen, To::Volumes(&zone)).await?;
-            let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
+            let staged = Box::pin(stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
             let restored =
                 restore_volumes::run(context, &account, &staged, &zone.name, &spec.extra_tags).await?;
             if let Some(attach) = attach {
@@ -79,14 +79,14 @@ pub(super) async fn run(
             let place = restore_check::instance(context, &account, original, new, &chosen).await?;
             restore_preflight::run(context, &account, &origin, &chosen, To::Instance(&place, original))
                 .await?;
-            let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
+            let staged = Box::pin(stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
             restore_instance::run(context, &account, &staged, original, spec, &place).await?
         }
         RestoreTarget::InPlace { keep_old_volumes, start } => {
             let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
             let to = To::InPlace { seen: &seen, keep_old_volumes: *keep_old_volumes };
             restore_preflight::run(context, &account, &origin, &chosen, to).await?;
-            let staged = stage::all(context, &account, &origin, spec, chosen, &marks).await?;
+            let staged = Box::pin(stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
             let zone = &seen.config.availability_zone;
             let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;
             let swap = restore_in_place::plan(&seen, &origin.meta, &restored)?;

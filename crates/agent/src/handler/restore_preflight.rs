@@ -54,6 +54,16 @@ pub(super) async fn run(
             "allow it in the policy of the copies' key and in the role's, or restore from a MediaAgent copy";
         ask.key(reader, (key, KeyUse::Decrypt), "the vault's copies", way);
     }
+    if origin.is_of_own_snapshots() {
+        let is_chosen =
+            |volume: &&VolumeConfig| chosen.iter().any(|one| one.volume.volume_id == volume.volume_id);
+        let then: Vec<VolumeConfig> =
+            origin.meta.instance.volumes.iter().filter(is_chosen).cloned().collect();
+        for (key, volume) in keys_of(&then) {
+            let way = "enable the key of the snapshots, let the tenant's role use it, or restore from a MediaAgent copy";
+            ask.key(account, (key, KeyUse::Decrypt), volume, way);
+        }
+    }
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
     for (key, volume) in keys_of(&volumes) {
         let way = "allow it in the key's policy and in the role's (there without kms:ViaService: it is asked directly), \

@@ -149,6 +149,11 @@ impl Origin {
         }
     }
 
+    /// Whether the recovery point's own snapshots are read, which have the keys that its volumes had.
+    pub(super) const fn is_of_own_snapshots(&self) -> bool {
+        matches!(&self.blocks, Blocks::Here(held) if !held.is_vault)
+    }
+
     /// The key of the copies in a vault, and who reads them: the target's account where they are its own.
     pub(super) fn key_of_copies<'a>(&'a self, target: &'a Account) -> Option<(&'a Account, &'a str)> {
         match &self.blocks {

@@ -66,13 +66,21 @@ pub(super) async fn run(
         let entry = objects::ensure(context, account, what, create).await?;
         volumes.push(Restored { config: one.config.clone(), volume: parse_one(&entry)? });
     }
-    for Restored { volume, .. } in &volumes {
+    for Restored { volume, config } in &volumes {
         let is_attached = ec2::volume_state(account, volume).await.is_ok_and(|state| state == "in-use");
         if !is_attached {
-            ec2::wait_volume_available(account, volume, context.stop.token()).await?;
+            let waited = ec2::wait_volume_available(account, volume, context.stop.token()).await;
+            waited.map_err(|error| TransferError::from(error).context(made_of(config)))?;
         }
     }
     Ok(volumes)
+}
+
+/// What a volume is made of, for errors.
+fn made_of(config: &VolumeConfig) -> String {
+    let key = config.kms_key_id.as_ref().filter(|_| config.encrypted);
+    let key = key.map(|key| format!(" under key {key}")).unwrap_or_default();
+    format!("make a volume of the content of {}{key}", config.volume_id)
 }
 
 /// Tells the user which tags there is no room for.

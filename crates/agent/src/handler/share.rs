@@ -126,6 +126,7 @@ pub(super) async fn share(
             LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
             LedgerState::Intended | LedgerState::Gone => {}
         }
+        let _under_way = context.making.begin()?;
         ec2::share_snapshot(owner, snapshot, with).await?;
         context.ledger.made(&entry, vec![id.clone()]).await
     };

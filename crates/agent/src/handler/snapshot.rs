@@ -140,7 +140,7 @@ pub(super) async fn take(
     let seen = settle(context, account, seen, &volumes, checkpoint).await?;
 
     let ids = parse_ids(&entry)?;
-    let states = ec2::wait_snapshots_completed(account, &ids, |_| (), context.stop.token()).await?;
+    let states = context.completed(account, &ids).await?;
     let mut taken: Vec<TakenSnapshot> = states
         .into_iter()
         .filter_map(|state| {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
 use snapferry_transfer::{HighWater, TransferError};
@@ -21,7 +21,7 @@ use super::content::Content;
 use super::marks::Marks;
 use super::objects::{self, parse_one};
 use super::restore_source::{Blocks, Chosen, Origin};
-use super::transport::{self, Work, write};
+use super::transport::{Options, Work, write};
 use crate::context::TaskContext;
 
 /// Volumes that are written at the same time; they share the process's byte budget.
@@ -81,7 +81,6 @@ pub(super) async fn all(
     let work = Work {
         writes: true,
         volumes: &volumes,
-        blocks: None,
         region: account.region(),
         product_codes: &[],
         unshareable: None,
@@ -91,7 +90,9 @@ pub(super) async fn all(
         snapshots: &[],
         before: marks.transport(),
     };
-    let transport = Box::pin(transport::choose(context, spec.transport, work)).await?;
+    let options = Box::pin(Options::find(context, spec.transport, &work)).await?;
+    let counted = expected_blocks(context, origin, &chosen);
+    let transport = Box::pin(options.choose(context, counted)).await?;
     if marks.transport() != Some(transport) {
         marks.save(context, |checkpoint| checkpoint.transport = Some(transport)).await?;
     }
@@ -108,9 +109,22 @@ pub(super) async fn all(
                 }
             }
         })
-        .buffered(VOLUMES_AT_ONCE)
-        .try_collect();
-    marks.while_keeping(context, write).await
+        .buffered(VOLUMES_AT_ONCE);
+    marks.while_keeping(context, Box::pin(context.making.all(write))).await
+}
+
+/// About how many blocks are written, holes left out.
+async fn expected_blocks(
+    context: &Arc<TaskContext>,
+    origin: &Origin,
+    chosen: &[Chosen],
+) -> Result<u64, TransferError> {
+    let mut sum = 0;
+    for one in chosen {
+        let content = origin.content(context, one).await?;
+        sum += content.expected_blocks(context, &one.volume).await?;
+    }
+    Ok(sum)
 }
 
 /// Writes one volume into a snapshot and completes it.
@@ -151,8 +165,7 @@ async fn stage(
         .write(context, &volume, Arc::new(target), mark, context.new_transfer())
         .await
         .map_err(|error| error.context(format!("write {name} into {snapshot}")))?;
-    ec2::wait_snapshots_completed(account, std::slice::from_ref(&snapshot), |_| (), context.stop.token())
-        .await?;
+    context.completed(account, std::slice::from_ref(&snapshot)).await?;
     Ok(Staged { config, snapshot, is_rekeyed: false })
 }
 

@@ -2,7 +2,7 @@
 //! backup copy are this, over snapshots of their own or of an IntelliSnap recovery point.
 //!
 //! Runs twice, or dies at:
-//! - planning: nothing was made. What will be read goes into the checkpoint before its session is opened.
+//! - planning: nothing was made. What will be read, and how, goes into the checkpoint before its session is opened.
 //! - reading: the session knows its durable leaves; only the rest is read. A base that vanished between two
 //!   attempts makes another session, because an incremental leaf must never lie over a full read.
 //! - seal: opening the session of the checkpoint again answers that it is sealed, and as what.
@@ -11,8 +11,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use snapferry_aws::{Account, ec2};
+use futures::{StreamExt as _, stream};
+use snapferry_aws::{Account, EbsSnapshotSource, ec2};
 use snapferry_media_agent::client::{MediaClient, Opened, Session};
 use snapferry_transfer::{
     BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
@@ -33,15 +33,12 @@ use super::base::{self, PlannedVolume};
 use super::checkpoint::Checkpoint;
 use super::session::Reading;
 use super::transport::read::Reader;
-use super::transport::{self, Work};
+use super::transport::{Options, Work};
 use super::{clean, share};
 use crate::context::TaskContext;
 
 /// Volumes of one instance that are read at the same time; they share the process's byte budget.
 const VOLUMES_AT_ONCE: usize = 4;
-
-/// One in so many blocks changes between two backups, when nothing better is known.
-const USUAL_CHANGE: u64 = 33;
 
 /// What is to be stored.
 #[derive(Debug)]
@@ -78,8 +75,6 @@ pub(super) struct About {
 pub(super) struct ToRead<'a> {
     /// The instance.
     pub(super) instance: &'a InstanceConfig,
-    /// Whether only changes are.
-    pub(super) is_incremental: bool,
     /// Whose credentials read the blocks.
     pub(super) read_as: ReadAs,
     /// Snapshots that are there already: what is copied, or the base.
@@ -88,18 +83,18 @@ pub(super) struct ToRead<'a> {
     pub(super) copied: &'a [SnapshotId],
 }
 
-/// Chooses how blocks are read, and keeps the choice for the next attempt.
+/// How blocks may be read; [`store`] chooses.
 ///
 /// # Errors
 /// [`TransferError`] of class `Invalid` when the wish cannot be kept.
-pub(super) async fn transport(
+pub(super) async fn options(
     context: &Arc<TaskContext>,
     tenant: &Account,
     wish: TransportWish,
     what: ToRead<'_>,
-    checkpoint: &mut Checkpoint,
-) -> Result<Transport, TransferError> {
-    let ToRead { instance, is_incremental, read_as, snapshots, copied } = what;
+    checkpoint: &Checkpoint,
+) -> Result<Options, TransferError> {
+    let ToRead { instance, read_as, snapshots, copied } = what;
     let unshareable = match share::check(tenant, instance).await {
         Ok(()) => None,
         Err(error) if error.class == ErrorClass::Invalid => Some(error.message),
@@ -111,11 +106,9 @@ pub(super) async fn transport(
         && context.shared.hot_add.is_some();
     let product_codes =
         if may_hot_add { product_codes(context, tenant, instance, copied).await? } else { Vec::new() };
-    let size: u64 = instance.volumes.iter().map(|volume| u64::from(volume.size_gib) * 2_048).sum();
     let work = Work {
         writes: false,
         volumes: &instance.volumes,
-        blocks: Some(if is_incremental { size / USUAL_CHANGE } else { size }),
         region: &instance.region,
         product_codes: &product_codes,
         unshareable: unshareable.as_deref(),
@@ -125,12 +118,7 @@ pub(super) async fn transport(
         snapshots,
         before: checkpoint.transport,
     };
-    let chosen = transport::choose(context, wish, work).await?;
-    if checkpoint.transport != Some(chosen) {
-        checkpoint.transport = Some(chosen);
-        checkpoint.keep(context).await?;
-    }
-    Ok(chosen)
+    Box::pin(Options::find(context, wish, &work)).await
 }
 
 /// Marketplace codes of the instance and of its volumes, or of the snapshots that are copied: a volume that was made of a
@@ -183,14 +171,16 @@ pub(super) async fn store(
     context: &Arc<TaskContext>,
     media: &MediaClient,
     what: ToStore,
-    transport: Transport,
+    options: Options,
     checkpoint: &mut Checkpoint,
 ) -> Result<RecoveryPointId, TransferError> {
     context.enter("plan");
     let planned = base::plan(context, &what.reader, media, what.base.as_ref(), &what.snapshots).await?;
+    let transport = Box::pin(options.choose(context, base::expected_blocks(&planned))).await?;
     let reading = base::reading(&planned);
-    if checkpoint.reading.as_ref() != Some(&reading) {
+    if checkpoint.reading.as_ref() != Some(&reading) || checkpoint.transport != Some(transport) {
         checkpoint.reading = Some(reading.clone());
+        checkpoint.transport = Some(transport);
         checkpoint.keep(context).await?;
     }
     let session = match reading.open(context, media).await? {
@@ -203,20 +193,19 @@ pub(super) async fn store(
     context.remember_session(&session);
     context.enter("read");
     let sealer = Arc::new(Sealer::new(&context.spec.keys));
-    stream::iter(planned)
+    let volumes = stream::iter(planned)
         .map(|volume| {
             let (session, sealer, owner) = (Arc::clone(&session), Arc::clone(&sealer), &what.owner);
             async move {
                 let of = (&volume.read.volume, &volume.read.snapshot);
-                let listing = Arc::clone(&volume.source);
+                let listing = Arc::<EbsSnapshotSource>::clone(&volume.source);
                 let reader = Reader::open(context, transport, owner, of, listing).await?;
                 read_volume(context, media, &session, sealer, &volume, reader.source()).await?;
                 reader.close(context).await
             }
         })
-        .buffer_unordered(VOLUMES_AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
+        .buffer_unordered(VOLUMES_AT_ONCE);
+    Box::pin(context.making.all(volumes)).await?;
 
     context.enter("seal");
     let metadata =

@@ -41,14 +41,8 @@ pub(super) async fn run(
     if spec.read_as == ReadAs::Service {
         share::check(&account, &seen.config).await?;
     }
-    let what = ToRead {
-        instance: &seen.config,
-        is_incremental: base.is_some(),
-        read_as: spec.read_as,
-        snapshots: &of_base,
-        copied: &[],
-    };
-    let transport = store::transport(context, &account, spec.transport, what, &mut checkpoint).await?;
+    let what = ToRead { instance: &seen.config, read_as: spec.read_as, snapshots: &of_base, copied: &[] };
+    let options = store::options(context, &account, spec.transport, what, &checkpoint).await?;
     snapshot::preflight(context, &account, &spec.instance).await?;
     let snapshots = snapshot::take(context, &account, Purpose::BackupSource, seen, &mut checkpoint).await?;
     let of_volumes: Vec<_> =
@@ -68,7 +62,7 @@ pub(super) async fn run(
             copy_of: None,
         },
     };
-    let id = store::store(context, &media, what, transport, &mut checkpoint).await?;
+    let id = store::store(context, &media, what, options, &mut checkpoint).await?;
     finish(context, spec, id).await
 }
 

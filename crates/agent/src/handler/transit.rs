@@ -72,9 +72,7 @@ pub(super) async fn copy_unshareable(
     let what = (ObjectKind::Snapshot, Purpose::Transport, label.as_str());
     let entry = objects::ensure(context, owner, what, start).await.map_err(|error| error.context(&doing))?;
     let snapshot: SnapshotId = parse_one(&entry)?;
-    ec2::wait_snapshots_completed(owner, std::slice::from_ref(&snapshot), |_| (), context.stop.token())
-        .await
-        .map_err(|error| TransferError::from(error).context(&doing))?;
+    context.completed(owner, std::slice::from_ref(&snapshot)).await.map_err(|error| error.context(&doing))?;
     Ok(Some(TransitCopy { snapshot, entry }))
 }
 

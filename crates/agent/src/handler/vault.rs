@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use snapferry_aws::ec2::{self, NewCopy};
 use snapferry_aws::{Account, KeyUse, Probe, SessionScope, kms};
 use snapferry_transfer::{ErrorClass, TransferError};
@@ -225,7 +225,7 @@ async fn share_for_copies(
     taken: &[TakenSnapshot],
 ) -> Result<Vec<TakenSnapshot>, TransferError> {
     context.enter("share");
-    stream::iter(taken.iter().cloned())
+    let shared = stream::iter(taken.iter().cloned())
         .map(|mut one| async move {
             let label = one.volume.as_str();
             let started = context.ledger.existing(ObjectKind::Snapshot, Purpose::Vault, label).await;
@@ -240,9 +240,8 @@ async fn share_for_copies(
             share::for_transport(context, tenant, source, service.account()).await?;
             Ok(one)
         })
-        .buffered(COPIES_AT_ONCE)
-        .try_collect()
-        .await
+        .buffered(COPIES_AT_ONCE);
+    context.making.all(shared).await
 }
 
 async fn copy_all(
@@ -254,16 +253,15 @@ async fn copy_all(
 ) -> Result<VaultMeta, TransferError> {
     context.enter("copy");
     let owner = owner_of_copies(context, tenant, vault).await?;
-    let copies: Vec<(VolumeId, SnapshotId, Option<String>)> = stream::iter(taken.iter().cloned())
+    let copies = stream::iter(taken.iter().cloned())
         .map(|one| {
             let tags = tags_of(config, &one.volume);
             let from = tenant.region();
             let owner = &owner;
             async move { copy(context, owner, from, vault, &one, tags).await }
         })
-        .buffered(COPIES_AT_ONCE)
-        .try_collect()
-        .await?;
+        .buffered(COPIES_AT_ONCE);
+    let copies = context.making.all(copies).await?;
     Ok(VaultMeta {
         account: owner.account().clone(),
         region: owner.region().clone(),
@@ -308,10 +306,10 @@ async fn copy(
     let what = (ObjectKind::Snapshot, Purpose::Vault, volume.as_str());
     let entry = objects::ensure(context, owner, what, start).await.map_err(|error| error.context(&doing))?;
     let copied: SnapshotId = parse_one(&entry)?;
-    let states =
-        ec2::wait_snapshots_completed(owner, std::slice::from_ref(&copied), |_| (), context.stop.token())
-            .await
-            .map_err(|error| TransferError::from(error).context(&doing))?;
+    let states = context
+        .completed(owner, std::slice::from_ref(&copied))
+        .await
+        .map_err(|error| error.context(&doing))?;
     let key = states.into_iter().next().and_then(|state| state.kms_key_id.filter(|_| state.encrypted));
     Ok((volume.clone(), copied, key))
 }

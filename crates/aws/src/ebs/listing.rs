@@ -2,8 +2,10 @@
 //! while this one is used; an expired page token resumes by block index, so a listing may take as long as the
 //! reading does. One page and its follower are in memory, never more.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use snapferry_transfer::ListedBlock;
 use snapferry_types::{BlockIndex, SnapshotId};
@@ -19,6 +21,10 @@ use crate::session::Account;
 const PAGE_BLOCKS: i32 = 10_000;
 /// The fewest that AWS takes; enough to find one block.
 const FIND_BLOCKS: i32 = 100;
+/// Parts of a volume that are looked at to tell how many blocks are listed.
+const N_SAMPLES: u32 = 8;
+/// Blocks that are looked at in each.
+const SAMPLE_BLOCKS: i32 = 1_000;
 /// Empty pages in a row that are believed.
 const MAX_EMPTY_PAGES: u32 = 10_000;
 
@@ -40,6 +46,41 @@ pub(super) struct Page {
     pub(super) volume_gib: u32,
 }
 
+/// How far a page that begins at the first block goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed {
+    /// Blocks in it.
+    n_blocks: u64,
+    /// The block after its last.
+    end: u32,
+    /// Whether there are others.
+    has_more: bool,
+}
+
+impl Page {
+    /// What it says as the first page.
+    pub(super) fn listed(&self) -> Listed {
+        Listed {
+            n_blocks: self.blocks.len() as u64,
+            end: self.blocks.last().map_or(0, |block| block.index.0.saturating_add(1)),
+            has_more: self.next_token.is_some(),
+        }
+    }
+
+    /// About how many blocks are listed in a part of the volume at whose start the page begins: those in it, or, where it
+    /// ends before the part does, as many as go on as dense as they are.
+    fn stands_for(&self, part: Range<u32>) -> u64 {
+        let n_within = self.blocks.iter().filter(|block| part.contains(&block.index.0)).count();
+        let seen_to = self.blocks.last().map_or(part.start, |block| block.index.0.saturating_add(1));
+        let goes_on = self.next_token.is_some() && seen_to < part.end;
+        let n_within = n_within as u64;
+        if !goes_on || seen_to <= part.start {
+            return n_within;
+        }
+        n_within * u64::from(part.end - part.start) / u64::from(seen_to - part.start)
+    }
+}
+
 /// Where a page begins.
 #[derive(Debug, Clone)]
 enum From {
@@ -58,6 +99,23 @@ impl Lister {
     /// The first page at or after a block.
     pub(super) async fn first_page(&self, from_block: u32) -> Result<Page, AwsError> {
         self.page(&From::Block(from_block)).await
+    }
+
+    /// About how many blocks of `n_blocks` are listed; `first` is what the first page says. Where that is not all, a page
+    /// is looked at in each of [`N_SAMPLES`] equal parts of the rest.
+    pub(super) async fn expected_blocks(&self, first: Listed, n_blocks: u32) -> Result<u64, AwsError> {
+        if !first.has_more {
+            return Ok(first.n_blocks);
+        }
+        let rest = n_blocks.saturating_sub(first.end);
+        let width = rest.div_ceil(N_SAMPLES).max(1);
+        let starts = (0..N_SAMPLES).map(|part| first.end.saturating_add(part.saturating_mul(width)));
+        let parts = starts.filter(|start| *start < n_blocks).map(|start| async move {
+            let page = self.page_of(&From::Block(start), SAMPLE_BLOCKS).await?;
+            Ok::<u64, AwsError>(page.stands_for(start..start.saturating_add(width).min(n_blocks)))
+        });
+        let parts = try_join_all(parts).await?;
+        Ok(first.n_blocks + parts.iter().sum::<u64>())
     }
 
     /// All listed blocks at or after `from_block`, ascending; `first` is a page that was fetched from there.
@@ -212,4 +270,26 @@ fn gib_of(asked: &Asked<'_>, size: Option<i64>) -> Result<u32, AwsError> {
     size.and_then(|gib| u32::try_from(gib).ok())
         .filter(|gib| (1..=65_536).contains(gib))
         .ok_or_else(|| asked.lacks("a VolumeSize from 1 to 65,536 GiB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(blocks: impl IntoIterator<Item = u32>, has_more: bool) -> Page {
+        let blocks = blocks.into_iter().map(|index| ListedBlock { index: BlockIndex(index), token: None });
+        Page { blocks: blocks.collect(), next_token: has_more.then(|| "next".to_owned()), volume_gib: 1 }
+    }
+
+    #[test]
+    fn a_page_stands_for_the_part_of_the_volume_in_which_it_begins() {
+        // It reaches beyond the part, or there is nothing behind it: its blocks are counted.
+        assert_eq!(page([100, 150, 250], true).stands_for(100..200), 2);
+        assert_eq!(page([100, 110], false).stands_for(100..200), 2);
+        assert_eq!(page([250], true).stands_for(100..200), 0);
+        // One block in two up to 119: the other 80 blocks of the part have 40.
+        assert_eq!(page((101..120).step_by(2), true).stands_for(100..200), 50);
+        // Nothing was found out.
+        assert_eq!(page([], true).stands_for(100..200), 0);
+    }
 }

@@ -20,7 +20,7 @@ use snapferry_types::{BLOCK_SIZE, Sha256Digest, SnapshotId, ZERO_BLOCK_SHA256};
 use tokio::time::Instant;
 
 use crate::ebs::attempts::{Attempts, Outcome, ReadFigures};
-use crate::ebs::listing::{Lister, Page};
+use crate::ebs::listing::{Listed, Lister, Page};
 use crate::ebs::reason;
 use crate::error::{Asked, AwsError};
 use crate::quota::{BlockPace, Direction};
@@ -94,6 +94,24 @@ impl EbsSnapshotSource {
     #[must_use]
     pub fn snapshot(&self) -> &SnapshotId {
         &self.snapshot
+    }
+
+    /// About how many blocks are listed. A listing of one page is counted; of a longer one eight parts are looked at, a
+    /// call each.
+    ///
+    /// # Errors
+    /// [`AwsError`] of a listing.
+    pub async fn expected_blocks(&self) -> Result<u64, AwsError> {
+        let listed = match self.first_listed() {
+            Some(listed) => listed,
+            None => self.lister.first_page(0).await?.listed(),
+        };
+        self.lister.expected_blocks(listed, self.n_blocks).await
+    }
+
+    fn first_listed(&self) -> Option<Listed> {
+        let held = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(|(_, page)| page.listed())
     }
 
     /// What reading took so far.

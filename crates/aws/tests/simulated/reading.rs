@@ -99,6 +99,34 @@ async fn short_and_empty_pages_and_expired_page_tokens_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_listing_is_counted_or_told_by_nine_calls() {
+    let world = TestWorld::start().await;
+    world.quotas(Quotas::off());
+    let account = world.tenant().await;
+    let calls = |of| account.calls().calls_of(of);
+    let (small, large) = (world.synthetic("snap-0a", 1, None), world.synthetic("snap-0c", 64, None));
+    let source = EbsSnapshotSource::open(&account, &small).await.unwrap();
+    let expected = source.expected_blocks().await.unwrap();
+    assert_eq!(expected, listing(&source, 0).await.len() as u64, "one page is counted");
+    assert_eq!(calls("ListSnapshotBlocks"), 1, "by opening it");
+
+    let source = EbsSnapshotSource::open(&account, &large).await.unwrap();
+    let expected = source.expected_blocks().await.unwrap();
+    assert_eq!(calls("ListSnapshotBlocks"), 1 + 9);
+    let n_listed = listing(&source, 0).await.len() as u64;
+    assert!(n_listed > 70_000 && expected.abs_diff(n_listed) < n_listed / 20, "{expected} of {n_listed}");
+
+    // So is a difference; one that has no first page any more asks for it again.
+    let next = world.synthetic("snap-0d", 64, Some(("snap-0c", 300.0)));
+    let source = EbsSnapshotSource::open_against(&account, &next, &large).await.unwrap();
+    let n_listed = listing(&source, 0).await.len() as u64;
+    let before = calls("ListChangedBlocks");
+    let expected = source.expected_blocks().await.unwrap();
+    assert_eq!(calls("ListChangedBlocks") - before, 9);
+    assert!(n_listed > 20_000 && expected.abs_diff(n_listed) < n_listed / 10, "{expected} of {n_listed}");
+}
+
+#[tokio::test]
 async fn an_expired_block_token_is_fetched_anew() {
     let world = TestWorld::start().await;
     world.quotas(Quotas::off());

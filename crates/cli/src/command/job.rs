@@ -97,7 +97,7 @@ fn task_lines(task: &Task) -> Vec<(&'static str, String)> {
         ("recovery point", task.recovery_point.map(|id| id.to_string()).unwrap_or_default()),
         ("state", task.state.as_str().to_owned()),
         ("waits for", task.waits_for.clone().unwrap_or_default()),
-        ("phase", progress.phase.clone()),
+        ("phase", progress.told_phase()),
         ("attempts", task.attempts.to_string()),
         ("blocks", format!("{} of {}", progress.blocks_done, progress.blocks_total)),
         ("read", ByteCount(progress.bytes_read).to_string()),

@@ -1,17 +1,20 @@
 //! Which transport a task uses. What is possible is found out first, and nothing is made for it; of what is possible
-//! the least in money and time is taken. A wish that cannot be kept is refused with the reason.
+//! the least in money and time is taken, as soon as it is known how many blocks there are. A wish that cannot be kept is
+//! refused with the reason.
 //!
 //! Runs twice: the choice of the first attempt is in the checkpoint, and stays unless this node cannot do it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use snapferry_aws::Account;
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::instance::VolumeConfig;
-use snapferry_types::{Region, SnapshotId, Transport, TransportWish};
+use snapferry_types::{BLOCK_SIZE, Region, SnapshotId, Transport, TransportWish};
 
 use super::estimate::{Amount, Estimate};
 use super::route;
+use crate::config::Prices;
 use crate::context::TaskContext;
 
 /// What is to be moved.
@@ -21,8 +24,6 @@ pub(in super::super) struct Work<'a> {
     pub(in super::super) writes: bool,
     /// The volumes, as they are, or shall be.
     pub(in super::super) volumes: &'a [VolumeConfig],
-    /// Blocks of 512 KiB to move, where that is known.
-    pub(in super::super) blocks: Option<u64>,
     /// Where the snapshots are, or shall be.
     pub(in super::super) region: &'a Region,
     /// Marketplace product codes of what is read.
@@ -41,55 +42,108 @@ pub(in super::super) struct Work<'a> {
     pub(in super::super) before: Option<Transport>,
 }
 
-/// Chooses, and says in the job what was chosen, out of what, and why. Before a choice counts, the permissions that it
-/// needs are asked for; where one is missing the transport is out.
-///
-/// # Errors
-/// [`TransferError`] of class `Invalid` when the wish cannot be kept here, `AccessDenied` for want of a permission.
-pub(in super::super) async fn choose(
-    context: &TaskContext,
+/// The transports that are possible for a task and permitted, or why they are not. Which one it is, is chosen when it is
+/// known how much there is to move.
+#[derive(Debug)]
+pub(in super::super) struct Options {
     wish: TransportWish,
-    work: Work<'_>,
-) -> Result<Transport, TransferError> {
-    let mut options = Transport::ALL.map(|transport| (transport, possible(context, transport, wish, &work)));
-    if let Some(before) = work.before {
-        let still = options.iter().find(|(transport, _)| *transport == before);
-        if matches!(still, Some((_, Ok(())))) {
-            return Ok(before);
+    /// Of each, what may be missing, or why it cannot be used.
+    answers: [(Transport, Answer); 3],
+    /// All but the number of blocks.
+    amount: Amount,
+    /// What an earlier attempt has chosen and this node can do.
+    before: Option<Transport>,
+}
+
+type Answer = Result<BTreeSet<String>, String>;
+
+impl Options {
+    /// Finds out what is possible here, and asks for the permissions that it needs; where one is missing the transport is
+    /// out. Nothing is made.
+    ///
+    /// # Errors
+    /// [`TransferError`] of class `Invalid` when the wish cannot be kept here, `AccessDenied` for want of a permission.
+    pub(in super::super) async fn find(
+        context: &TaskContext,
+        wish: TransportWish,
+        work: &Work<'_>,
+    ) -> Result<Self, TransferError> {
+        let can = Transport::ALL.map(|transport| (transport, possible(context, transport, wish, work)));
+        let is_possible =
+            |before: &Transport| can.iter().any(|(one, answer)| one == before && answer.is_ok());
+        let before = work.before.filter(is_possible);
+        let (mut answers, mut class) =
+            (can.map(|(one, can)| (one, can.map(|()| BTreeSet::new()))), ErrorClass::Invalid);
+        for (transport, answer) in answers.iter_mut().filter(|_| before.is_none()) {
+            if answer.is_err() || wish.only().is_some_and(|only| only != *transport) {
+                continue;
+            }
+            match route::check(context, *transport, work).await {
+                Ok(doubts) => *answer = Ok(doubts),
+                Err(error) if error.retryable() || error.class == ErrorClass::Cancelled => return Err(error),
+                Err(error) => {
+                    class = error.class;
+                    *answer = Err(error.message);
+                }
+            }
+        }
+        let options = Self { wish, answers, amount: amount(context, work), before };
+        // Says what cannot be kept, whatever there is to move.
+        match options.decide(&context.shared.prices) {
+            Ok(_) => Ok(options),
+            Err(reason) => Err(TransferError::new(class, reason)),
         }
     }
-    let mut class = ErrorClass::Invalid;
-    loop {
-        let decision = decide(
-            wish,
-            &options,
-            |transport| Estimate::of(transport, &amount(context, &work), &context.shared.prices),
-            |estimate| estimate.weight(&context.shared.prices),
-        )
-        .map_err(|error| TransferError::new(class, error.message))?;
-        match route::check(context, decision.transport, &work).await {
-            Ok(()) => {
-                context.note(false, decision.why).await?;
-                return Ok(decision.transport);
-            }
-            Err(error) if error.retryable() || error.class == ErrorClass::Cancelled => return Err(error),
-            Err(error) => {
-                class = error.class;
-                let refused = options.iter_mut().filter(|(transport, _)| *transport == decision.transport);
-                refused.for_each(|(_, answer)| *answer = Err(error.message.clone()));
-            }
+
+    /// Whether a transport may come to be chosen.
+    pub(in super::super) fn may_take(&self, transport: Transport) -> bool {
+        let may = |only: Transport| only == transport;
+        let is_possible = self.answers.iter().any(|(one, answer)| *one == transport && answer.is_ok());
+        self.before.or(self.wish.only()).is_none_or(may) && is_possible
+    }
+
+    /// Chooses, and says in the job what was chosen, out of what, and why. `n_blocks` is about how many blocks there are to
+    /// move; it is only asked for when the choice is still open.
+    ///
+    /// # Errors
+    /// [`TransferError`] of the count, or of telling the job.
+    pub(in super::super) async fn choose(
+        mut self,
+        context: &TaskContext,
+        n_blocks: impl Future<Output = Result<u64, TransferError>>,
+    ) -> Result<Transport, TransferError> {
+        if let Some(before) = self.before {
+            return Ok(before);
         }
+        self.amount.blocks = n_blocks.await?;
+        let decision = self.decide(&context.shared.prices);
+        let Decision { transport, why } =
+            decision.map_err(|reason| TransferError::new(ErrorClass::Invalid, reason))?;
+        context.note(false, why).await?;
+        let chosen = self.answers.into_iter().find(|(one, _)| *one == transport);
+        for doubt in chosen.and_then(|(_, answer)| answer.ok()).into_iter().flatten() {
+            context.note(true, doubt).await?;
+        }
+        Ok(transport)
+    }
+
+    fn decide(&self, prices: &Prices) -> Result<Decision, String> {
+        let amount = &self.amount;
+        let estimate = |transport| Estimate::of(transport, amount, prices);
+        decide(self.wish, &self.answers, amount.blocks, estimate, |estimate| estimate.weight(prices))
     }
 }
 
+/// How much there is to move, but for the blocks.
 fn amount(context: &TaskContext, work: &Work<'_>) -> Amount {
     let quotas = context.shared.clients.governor().settings();
-    let size_gib: u64 = work.volumes.iter().map(|volume| u64::from(volume.size_gib)).sum();
     Amount {
         writes: work.writes,
-        blocks: work.blocks.unwrap_or(size_gib.saturating_mul(2_048)),
-        size_gib,
+        blocks: 0,
+        size_gib: work.volumes.iter().map(|volume| u64::from(volume.size_gib)).sum(),
         n_volumes: u32::try_from(work.volumes.len()).unwrap_or(u32::MAX),
+        is_copied_first: !work.writes && work.unshareable.is_some(),
+        fills_holes: work.writes && work.volumes.iter().any(|volume| volume.encrypted),
         direct_per_second: if work.writes { quotas.put_per_second } else { quotas.get_per_second },
     }
 }
@@ -163,22 +217,20 @@ struct Decision {
 
 fn decide(
     wish: TransportWish,
-    options: &[(Transport, Result<(), String>)],
+    options: &[(Transport, Answer)],
+    n_blocks: u64,
     estimate: impl Fn(Transport) -> Estimate,
     weight: impl Fn(&Estimate) -> f64,
-) -> Result<Decision, TransferError> {
+) -> Result<Decision, String> {
+    let blocks = format!("about {n_blocks} blocks, {} MiB", (n_blocks * BLOCK_SIZE as u64) >> 20);
     if let Some(only) = wish.only() {
         let answer = options.iter().find(|(transport, _)| *transport == only);
-        return match answer {
-            Some((_, Err(reason))) => Err(TransferError::new(
-                ErrorClass::Invalid,
-                format!("{} was asked for and cannot be used: {reason}", only.as_str()),
-            )),
-            _ => {
-                let why = format!("blocks are moved by {}, as asked for: {}", only.as_str(), estimate(only));
-                Ok(Decision { transport: only, why })
-            }
-        };
+        if let Some((_, Err(reason))) = answer {
+            return Err(format!("{} was asked for and cannot be used: {reason}", only.as_str()));
+        }
+        let why =
+            format!("blocks are moved by {}, as asked for: {}; {blocks}", only.as_str(), estimate(only));
+        return Ok(Decision { transport: only, why });
     }
     let mut best: Option<(Transport, f64)> = None;
     let mut listed = String::new();
@@ -186,7 +238,7 @@ fn decide(
         let separator = if listed.is_empty() { "" } else { "; " };
         // Writing to a string does not fail.
         let _infallible = match answer {
-            Ok(()) => {
+            Ok(_) => {
                 let estimate = estimate(*transport);
                 let weight = weight(&estimate);
                 if best.is_none_or(|(_, least)| weight < least) {
@@ -197,10 +249,11 @@ fn decide(
             Err(reason) => write!(listed, "{separator}{} not possible: {reason}", transport.as_str()),
         };
     }
-    let Some((transport, _)) = best else {
-        return Err(TransferError::new(ErrorClass::Invalid, format!("no transport can be used: {listed}")));
-    };
-    let why = format!("blocks are moved by {}, the least in money and time of: {listed}", transport.as_str());
+    let Some((transport, _)) = best else { return Err(format!("no transport can be used: {listed}")) };
+    let why = format!(
+        "blocks are moved by {}, the least in money and time of: {listed}; {blocks}",
+        transport.as_str()
+    );
     Ok(Decision { transport, why })
 }
 
@@ -217,10 +270,12 @@ mod tests {
         Estimate { seconds, dollars: 0.0 }
     }
 
-    fn run(wish: TransportWish, import: Result<(), String>) -> Result<Decision, TransferError> {
+    fn run(wish: TransportWish, import: Result<(), String>) -> Result<Decision, String> {
+        let yes = || Ok(BTreeSet::new());
+        let import = import.map(|()| BTreeSet::new());
         let options =
-            [(Transport::EbsDirect, Ok(())), (Transport::HotAdd, Ok(())), (Transport::Import, import)];
-        decide(wish, &options, takes, |estimate| estimate.seconds)
+            [(Transport::EbsDirect, yes()), (Transport::HotAdd, yes()), (Transport::Import, import)];
+        decide(wish, &options, 300, takes, |estimate| estimate.seconds)
     }
 
     #[test]
@@ -228,6 +283,7 @@ mod tests {
         assert_eq!(run(TransportWish::Automatic, Ok(())).unwrap().transport, Transport::Import);
         let without = run(TransportWish::Automatic, Err("no bucket".to_owned())).unwrap();
         assert_eq!(without.transport, Transport::HotAdd);
+        assert!(without.why.ends_with("; about 300 blocks, 150 MiB"), "{}", without.why);
         assert!(without.why.contains("import not possible: no bucket"), "{}", without.why);
         assert!(without.why.contains("ebs_direct 60 s"), "{}", without.why);
     }
@@ -236,7 +292,6 @@ mod tests {
     fn a_wish_is_kept_or_refused_with_the_reason() {
         assert_eq!(run(TransportWish::EbsDirect, Ok(())).unwrap().transport, Transport::EbsDirect);
         let refused = run(TransportWish::Import, Err("no bucket".to_owned())).err().unwrap();
-        assert_eq!(refused.class, ErrorClass::Invalid);
-        assert!(refused.message.contains("no bucket"), "{refused}");
+        assert!(refused.contains("import was asked for and cannot be used: no bucket"), "{refused}");
     }
 }

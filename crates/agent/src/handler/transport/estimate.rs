@@ -12,8 +12,10 @@ const HOT_ADD_READ_MIB_PER_SECOND: f64 = 150.0;
 const HOT_ADD_WRITE_MIB_PER_SECOND: f64 = 230.0;
 /// Sharing, making, attaching, detaching and deleting a volume.
 const HOT_ADD_SECONDS: f64 = 90.0;
-/// Its snapshot and the tenant's copy of that, on top when writing.
+/// Its snapshot and the wait for the tenant's copy of that, on top when writing.
 const HOT_ADD_WRITE_SECONDS: f64 = 240.0;
+/// A copy into another account or under another key, always of all that was written: a guess, AWS names no rate.
+const COPY_MIB_PER_SECOND: f64 = 100.0;
 /// Making the image and uploading it, and what EC2 does with it.
 const IMPORT_MIB_PER_SECOND: f64 = 60.0;
 const IMPORT_SECONDS: f64 = 600.0;
@@ -31,8 +33,26 @@ pub(super) struct Amount {
     pub(super) size_gib: u64,
     /// How many volumes.
     pub(super) n_volumes: u32,
+    /// Whether HotAdd has to copy the snapshots under another key before it reads them.
+    pub(super) is_copied_first: bool,
+    /// Whether HotAdd writes the holes, too: nobody says what a block of a new encrypted volume reads as.
+    pub(super) fills_holes: bool,
     /// Blocks that EBS direct moves in a second: its quota, as this agent is told to keep it.
     pub(super) direct_per_second: f64,
+}
+
+impl Amount {
+    /// MiB that are moved.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn mib(&self) -> f64 {
+        self.blocks as f64 * MIB_PER_BLOCK
+    }
+
+    /// MiB of the whole volumes.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn whole_mib(&self) -> f64 {
+        self.size_gib as f64 * 1_024.0
+    }
 }
 
 /// What a transport takes.
@@ -54,23 +74,26 @@ impl Estimate {
             Transport::EbsDirect => {
                 let per_thousand =
                     if amount.writes { prices.put_per_thousand } else { prices.get_per_thousand };
-                let seconds = 5.0 + blocks / amount.direct_per_second.max(1.0);
+                let seconds = 5.0 + blocks / amount.direct_per_second.max(0.001);
                 Self { seconds, dollars: blocks / 1_000.0 * per_thousand }
             }
             Transport::HotAdd => {
-                let (rate, extra) = if amount.writes {
-                    (HOT_ADD_WRITE_MIB_PER_SECOND, HOT_ADD_WRITE_SECONDS)
-                } else {
-                    (HOT_ADD_READ_MIB_PER_SECOND, 0.0)
-                };
                 let each = HOT_ADD_SECONDS * f64::from(amount.n_volumes.max(1));
-                let seconds = each + extra + blocks * MIB_PER_BLOCK / rate;
+                let seconds = if amount.writes {
+                    let written = if amount.fills_holes { amount.whole_mib() } else { amount.mib() };
+                    let copied = written / COPY_MIB_PER_SECOND;
+                    each + HOT_ADD_WRITE_SECONDS + written / HOT_ADD_WRITE_MIB_PER_SECOND + copied
+                } else {
+                    let first = if amount.is_copied_first { amount.whole_mib() } else { 0.0 };
+                    each + first / COPY_MIB_PER_SECOND + amount.mib() / HOT_ADD_READ_MIB_PER_SECOND
+                };
                 let dollars = gib_hours(seconds) / HOURS_PER_MONTH * prices.volume_gib_month;
                 Self { seconds, dollars }
             }
             Transport::Import => {
-                let seconds = IMPORT_SECONDS + blocks * MIB_PER_BLOCK / IMPORT_MIB_PER_SECOND;
-                let gib = blocks * MIB_PER_BLOCK / 1_024.0;
+                let copied = amount.mib() / COPY_MIB_PER_SECOND;
+                let seconds = IMPORT_SECONDS + amount.mib() / IMPORT_MIB_PER_SECOND + copied;
+                let gib = amount.mib() / 1_024.0;
                 let dollars = gib * seconds / 3_600.0 / HOURS_PER_MONTH * prices.s3_gib_month;
                 Self { seconds, dollars }
             }
@@ -97,8 +120,15 @@ impl fmt::Display for Estimate {
 mod tests {
     use super::*;
 
-    const TIB: Amount =
-        Amount { writes: false, blocks: 2_097_152, size_gib: 1_024, n_volumes: 1, direct_per_second: 990.0 };
+    const TIB: Amount = Amount {
+        writes: false,
+        blocks: 2_097_152,
+        size_gib: 1_024,
+        n_volumes: 1,
+        is_copied_first: false,
+        fills_holes: false,
+        direct_per_second: 990.0,
+    };
 
     #[test]
     fn a_tebibyte_costs_what_the_price_list_says() {
@@ -115,6 +145,20 @@ mod tests {
         let few = Amount { blocks: 2_000, ..TIB };
         assert!(weight(Transport::EbsDirect, &few) < weight(Transport::HotAdd, &few));
         assert!(weight(Transport::EbsDirect, &TIB) > weight(Transport::HotAdd, &TIB));
+        // A copy that has to come first takes three hours.
+        let copied = Amount { is_copied_first: true, ..TIB };
+        assert!(weight(Transport::HotAdd, &copied) > weight(Transport::HotAdd, &TIB) + 2.9);
+        let hours = Estimate::of(Transport::HotAdd, &copied, &prices).seconds / 3_600.0;
+        assert!((4.8..5.0).contains(&hours), "{hours}");
+        // What is written is copied by the tenant; of an encrypted volume that is all of it.
+        let written = Amount { writes: true, blocks: 20_480, ..TIB };
+        let minutes = |transport, amount: &Amount| Estimate::of(transport, amount, &prices).seconds / 60.0;
+        let plain = minutes(Transport::HotAdd, &written);
+        assert!((7.9..8.0).contains(&plain), "{plain}");
+        let encrypted = minutes(Transport::HotAdd, &Amount { fills_holes: true, ..written });
+        assert!((250.0..260.0).contains(&encrypted), "{encrypted}");
+        let imported = minutes(Transport::Import, &written);
+        assert!((14.5..14.6).contains(&imported), "{imported}");
         // A larger quota makes it faster, and a price of time decides.
         let granted = Amount { direct_per_second: 5_000.0, ..TIB };
         let (slow, fast) = (weight(Transport::EbsDirect, &TIB), weight(Transport::EbsDirect, &granted));

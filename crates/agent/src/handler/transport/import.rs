@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snapferry_aws::ec2::{self, ImportFormat, NewImport};
+use snapferry_aws::ec2::{self, ImportFormat, ImportState, NewImport};
 use snapferry_aws::{Account, AwsError, S3};
 use snapferry_transfer::{DiskImage, ErrorClass, TransferError, TransferProgress, inspect_image};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
@@ -64,16 +64,19 @@ pub(super) async fn run(
         image.write(context, what, marks).await?;
         context.enter("upload");
         bucket.abort_uploads(&key).await?;
-        bucket
-            .upload_file(&image.path, &key, UPLOAD_IN_FLIGHT, |_sent, _total| (), context.stop.token())
-            .await?;
+        let tell = |sent: u64, all: u64| {
+            let percent = u8::try_from(sent.saturating_mul(100) / all.max(1)).unwrap_or(100);
+            context.awaits(&label, percent);
+        };
+        bucket.upload_file(&image.path, &key, UPLOAD_IN_FLIGHT, tell, context.stop.token()).await?;
         Ok(())
     })
     .await?;
     context.enter("import");
     let task = start(context, &service, config, &key, what, &label).await?;
     let task_id: String = parse_one(&task)?;
-    let imported = match ec2::wait_import(&service, &task_id, |_| (), context.stop.token()).await {
+    let tell = |state: &ImportState| context.awaits(&label, state.progress);
+    let imported = match ec2::wait_import(&service, &task_id, tell, context.stop.token()).await {
         Ok(imported) => imported,
         Err(error @ AwsError::Failed { .. }) => {
             // The task is over; the next attempt starts another one of the same object.

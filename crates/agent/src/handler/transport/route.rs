@@ -1,7 +1,9 @@
-//! What a transport needs of both accounts beyond what the operation needs anyway, asked before it is chosen for good:
+//! What a transport needs of both accounts beyond what the operation needs anyway, asked before it can be chosen:
 //! the service account's volumes or bucket, sharing and copying between the accounts, and the keys of what is moved.
 //!
 //! Runs twice: only looks.
+
+use std::collections::BTreeSet;
 
 use snapferry_aws::ec2::{self, DescribedVolume};
 use snapferry_aws::{Account, AwsError, KeyUse, Probe, S3, SessionScope};
@@ -21,7 +23,7 @@ const FREE_DEVICE: &str = "/dev/sdz";
 /// No object has it: ImportSnapshot is asked about before there is one.
 const NO_OBJECT: &str = "snapferry-dry-run";
 
-/// Checks that blocks can be moved so.
+/// Checks that blocks can be moved so; answers what may be missing.
 ///
 /// # Errors
 /// [`TransferError`] of a class that is not tried again, with everything that is missing.
@@ -29,17 +31,14 @@ pub(super) async fn check(
     context: &TaskContext,
     transport: Transport,
     work: &Work<'_>,
-) -> Result<(), TransferError> {
-    let mut ask = Preflight::new(context);
-    if ask.is_late() {
-        return Ok(());
-    }
+) -> Result<BTreeSet<String>, TransferError> {
+    let mut ask = Preflight::for_a_choice(context);
     if !work.writes {
         read(context, &mut ask, transport, work).await?;
-        return ask.run().await;
+        return ask.doubts().await;
     }
     match transport {
-        Transport::EbsDirect => return Ok(()),
+        Transport::EbsDirect => return Ok(BTreeSet::new()),
         Transport::HotAdd => {
             let service = hot_add::service(context).await?;
             node(context, &mut ask, &service, work).await?;
@@ -56,7 +55,7 @@ pub(super) async fn check(
         let source_region = work.tenant.region().clone();
         ask.call(work.tenant, Probe::CopySnapshot { source_region, snapshot });
     }
-    ask.run().await
+    ask.doubts().await
 }
 
 /// Who opens the volumes' keys, and whether snapshots can be shared where the service account does.

@@ -47,15 +47,21 @@ pub(in super::super) async fn stage(
         return Ok(Staged { config: what.config, snapshot, is_rekeyed: false });
     }
     let (service, ours) = match transport {
-        Transport::HotAdd => by_hot_add(context, &what, marks).await?,
-        Transport::Import => import::run(context, &what, marks).await?,
+        Transport::HotAdd => Box::pin(by_hot_add(context, &what, marks)).await?,
+        Transport::Import => Box::pin(import::run(context, &what, marks)).await?,
         Transport::EbsDirect => {
             return Err(TransferError::new(ErrorClass::Internal, "ebs_direct needs no service account"));
         }
     };
     let source: SnapshotId = parse_one(&ours)?;
-    wait(context, &service, &source).await?;
+    wait(context, &service, &source).await.map_err(|error| error.context(format!("write {name}")))?;
     let share = share::share(context, &service, Purpose::Transport, &source, tenant.account()).await?;
+    let key = match &what.config.kms_key_id {
+        Some(key) if what.config.encrypted => format!("under key {key}"),
+        _ if what.config.encrypted => "under the account's default key".to_owned(),
+        _ => "in plain".to_owned(),
+    };
+    let doing = format!("copy {source} of {name} into account {} {key}", tenant.account());
     let copy = |entry: LedgerEntry| {
         let new = NewCopy {
             source_region: service.region().clone(),
@@ -67,9 +73,10 @@ pub(in super::super) async fn stage(
         };
         async move { Ok(vec![ec2::copy_snapshot(tenant, &new).await?.into()]) }
     };
-    let entry = objects::ensure(context, tenant, staged, copy).await?;
+    let entry =
+        objects::ensure(context, tenant, staged, copy).await.map_err(|error| error.context(&doing))?;
     let snapshot: SnapshotId = parse_one(&entry)?;
-    wait(context, tenant, &snapshot).await?;
+    wait(context, tenant, &snapshot).await.map_err(|error| error.context(&doing))?;
     for left in [&share, &ours] {
         clean::remove(context, left, context.stop.token()).await?;
     }
@@ -142,8 +149,7 @@ pub(super) async fn write_to(
 }
 
 async fn wait(context: &TaskContext, account: &Account, snapshot: &SnapshotId) -> Result<(), TransferError> {
-    let stop = context.stop.token();
-    ec2::wait_snapshots_completed(account, std::slice::from_ref(snapshot), |_| (), stop).await?;
+    context.completed(account, std::slice::from_ref(snapshot)).await?;
     Ok(())
 }
 
