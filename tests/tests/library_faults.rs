@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
-use snapferry_types::TaskState;
+use snapferry_types::{TaskState, TransportWish};
 
 /// Turns over a bit in the middle of every pack of at least 256 KiB; answers how many.
 fn damage(folder: &Path) -> usize {
@@ -55,6 +55,29 @@ async fn a_damaged_pack_fails_the_restore_and_names_the_recovery_points() {
     let restored = rig.succeed(rig.restore(untouched).await.unwrap()).await.unwrap();
     whole.check(&sim, &restored, &content).unwrap();
     rig.left(4, 6).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_pack_fails_every_transport_in_the_middle_and_nothing_is_left() {
+    let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+    let rig = Rig::start(options).await.unwrap();
+    let hit = TestInstance::place(rig.sim.context(), "hit", 10).unwrap();
+    let point = rig.backed_up(&hit).await.unwrap();
+    assert!(damage(&rig.dir.join("library/objects/packs")) > 0, "there is no pack to damage");
+    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+        let (_, task) = rig.fail(rig.restore_by(point, transport, None).await.unwrap()).await.unwrap();
+        let error = task.error.unwrap();
+        assert_eq!((error.class.as_str(), task.attempts), ("corrupt", 1), "{}", error.message);
+        assert!(error.message.contains(&point.to_string()), "{}", error.message);
+        rig.only_these_are_left(2, 2).await.unwrap();
+        assert_eq!(rig.n_staged(0), 0);
+        // What a person sees of it: what it did, and what the agent said.
+        let attempt = task.history.first().unwrap();
+        assert!(attempt.phases.iter().any(|phase| phase.name == "write"), "{attempt:#?}");
+        assert!(!attempt.log_excerpt.is_empty(), "{attempt:#?}");
+    }
+    let made = [rig.calls("ebs", "StartSnapshot"), rig.calls("ec2", "CreateVolume")];
+    assert!(made.iter().all(|n| *n > 0), "nothing had been made that could be left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

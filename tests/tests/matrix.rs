@@ -5,7 +5,7 @@
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_api::protect::BackupCopy;
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
-use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both};
+use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
 
@@ -76,9 +76,11 @@ impl Cell {
     async fn done_or_refused(&self, work: Work, answer: Result<(), &str>) -> Option<RecoveryPointId> {
         let kind = work.kind().as_str();
         let Err(words) = answer else {
-            let point = point_of(&self.end(work).await);
+            let wish = wish_of(&work);
+            let job = self.end(work).await;
+            moved_by(&job, wish);
             self.nothing_in_between(kind);
-            return Some(point);
+            return Some(point_of(&job));
         };
         let before = self.rig.count("snapshots");
         match self.rig.submit(work).await {
@@ -110,6 +112,7 @@ impl Cell {
         let job = self.end(work).await;
         let what = format!("{from:?} by {transport:?}");
         assert_eq!(job.summary.state, JobState::Succeeded, "{what}: {job:#?}");
+        moved_by(&job, transport);
         self.instance.check(self.rig.sim.context(), &job, &self.content).unwrap();
         for made in job.tasks[0].made.iter().filter(|made| made.kind == "volume") {
             let key = self.rig.key_of_volume(&made.id).await.unwrap();
@@ -142,6 +145,23 @@ impl Cell {
         }
         assert_eq!(inventory.remove("volumes").map_or(0, |one| one.len()), 1, "{what}: only the node's own");
     }
+}
+
+const fn wish_of(work: &Work) -> TransportWish {
+    match work {
+        Work::StreamingBackup(backup) => backup.transport,
+        Work::BackupCopy(copy) => copy.transport,
+        _ => TransportWish::Automatic,
+    }
+}
+
+/// Sees that a job kept its wish.
+fn moved_by(job: &Job, wish: TransportWish) {
+    let words = match wish.only() {
+        Some(only) => format!("blocks are moved by {}, as asked for", only.as_str()),
+        None => "blocks are moved".to_owned(),
+    };
+    assert!(says(job, &words), "{job:#?}");
 }
 
 fn point_of(job: &Job) -> RecoveryPointId {

@@ -244,17 +244,25 @@ async fn a_volume_whose_key_cannot_be_used_any_more_is_refused_by_name() {
     let world = rig.sim.context().world.clone();
     let key = world.create_key(ACCOUNT, REGION, Some(key_for(&[ACCOUNT, SERVICE])));
     let sealed = TestInstance::place_as(rig.sim.context(), "one", 2, OsFamily::Linux, Some(&key)).unwrap();
+    let snapped = rig.succeed(rig.snap(&sealed.id, None).await.unwrap()).await.unwrap();
+    let (snapped, good) = (Rig::recovery_point(&snapped).unwrap(), world.create_key(ACCOUNT, REGION, None));
+    let n_snapshots = rig.calls("ec2", "CreateSnapshots");
     for (state, word) in
         [(KeyState::Disabled, "is disabled"), (KeyState::PendingDeletion, "is pending deletion")]
     {
         assert!(world.set_key_state(&key, state));
+        // Another key for what is made does not help: the snapshots have this one.
+        let (from, by, new_key) = (RestoreFrom::Snapshot, TransportWish::Automatic, Some(good.clone()));
+        let job = rig.restore_with(snapped, from, VOLUMES, by, new_key).await.unwrap();
+        let words = [key.as_str(), sealed.volumes[0].as_str(), word, "a MediaAgent copy", "nothing was made"];
+        refused_and_nothing_made!(rig, job, "invalid", words);
         for transport in [TransportWish::EbsDirect, TransportWish::HotAdd] {
             let job = back_up(&rig, &sealed, transport).await;
             let words = [key.as_str(), sealed.volumes[0].as_str(), word, "nothing was made"];
             refused_and_nothing_made!(rig, job, "invalid", words);
         }
     }
-    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0);
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), n_snapshots);
     assert!(world.set_key_state(&key, KeyState::Enabled));
     rig.succeed(back_up(&rig, &sealed, TransportWish::HotAdd).await).await.unwrap();
 }

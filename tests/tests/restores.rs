@@ -458,6 +458,11 @@ async fn a_cancelled_image_restore_leaves_no_file() {
         let id = rig.restore_with(point, from, target, by, None).await.unwrap();
         let hangs = || async { rig.fired() > 0 && files() == n_files };
         eventually(BOUND, "an image is begun and not whole", hangs).await.unwrap();
+        let says = |job: &Job| {
+            let progress = &job.tasks[0].progress;
+            progress.bytes_read > 0 && (1..progress.blocks_total).contains(&progress.blocks_done)
+        };
+        rig.wait(id, "the job says how far it is", says).await.unwrap();
         rig.client.cancel_job(id).await.unwrap();
         let job = rig.wait(id, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
         assert_eq!(job.summary.state, JobState::Cancelled, "{job:#?}");

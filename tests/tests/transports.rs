@@ -5,13 +5,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use awssim::faults::{Behaviour, Latency};
-use awssim::world::{AtRest, Marks};
+use awssim::faults::{Behaviour, Effect, Latency, Rule};
+use awssim::world::{AtRest, KeyState, Marks};
 use snapferry_api::job::{Job, JobState};
+use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
 
+const BOUND: Duration = Duration::from_secs(60);
 /// Between two looks at an account.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -236,4 +238,30 @@ async fn what_is_copied_before_it_is_read_leaves_nothing_when_it_is_cancelled_or
     rig.only_these_are_left(2, 2).await.unwrap();
     let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_copy_that_fails_after_aws_took_it_is_named_with_volume_and_key() {
+    let rig = Rig::start(options()).await.unwrap();
+    let world = &rig.sim.context().world;
+    let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
+    for transport in [TransportWish::HotAdd, TransportWish::Import] {
+        let key = world.create_key(ACCOUNT, REGION, None);
+        // All that was asked beforehand had a good answer.
+        rig.hurt(Rule::new(Effect::Hang { seconds: None }).on("ec2", "CopySnapshot"));
+        let id = rig.restore_by(point, transport, Some(key.clone())).await.unwrap();
+        eventually(BOUND, "a copy is asked for", || async { rig.fired() > 0 }).await.unwrap();
+        assert!(world.set_key_state(&key, KeyState::Disabled));
+        rig.let_go();
+        let (_, task) = rig.fail(id).await.unwrap();
+        let error = task.error.unwrap();
+        assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+        let is_named = instance.volumes.iter().any(|volume| error.message.contains(volume));
+        assert!(is_named && error.message.contains("copy snap-"), "{}", error.message);
+        for word in [key.as_str(), ACCOUNT, "ended as error", "not accessible"] {
+            assert!(error.message.contains(word), "{word} is not in: {}", error.message);
+        }
+        rig.only_these_are_left(2, 2).await.unwrap();
+    }
 }

@@ -102,6 +102,62 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
     }
 }
 
+/// The rows of vaults in the README's table, for instances of an operating system: each kind of vault of volumes that are
+/// plain, under the AWS-managed key and under a customer's. Each transport restores from one of them.
+async fn every_vault_of_every_encryption(os: OsFamily) {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let managed = sim.world.managed_key(ACCOUNT, REGION);
+    let customer = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    for key in [None, Some(&managed), Some(&customer)] {
+        let instance = TestInstance::place_as(&sim, "one", 3, os, key.map(String::as_str)).unwrap();
+        let content = instance.content(&sim).unwrap();
+        for (to, region, transports) in [
+            (VaultTo::Tenant, Some(ELSEWHERE), &[TransportWish::EbsDirect, TransportWish::Import][..]),
+            (VaultTo::ServiceCopy, None, &[TransportWish::HotAdd][..]),
+        ] {
+            let point = snapped(&rig, &instance, vault(to, region)).await;
+            lose_snapshots(&rig).await;
+            let before = all_snapshots(&rig);
+            for transport in transports {
+                let job = restored(&rig, point, VOLUMES, *transport).await;
+                let words = format!("blocks are moved by {}, as asked for", transport.as_str());
+                assert!(says(&job, &words), "{key:?}: {job:#?}");
+                instance.check(&sim, &job, &content).unwrap();
+                for made in job.tasks.iter().flat_map(|task| &task.made) {
+                    assert_eq!(rig.key_of_volume(&made.id).await.unwrap().as_ref(), key);
+                }
+                assert_eq!(all_snapshots(&rig), before, "{key:?}: the copies stay, nothing else does");
+            }
+            rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
+            assert_eq!(all_snapshots(&rig), BTreeSet::new());
+        }
+        let job = rig.snap(&instance.id, Some(vault(VaultTo::ServiceShare, None))).await.unwrap();
+        if key == Some(&managed) {
+            let (_, task) = rig.fail(job).await.unwrap();
+            let error = task.error.unwrap();
+            assert_eq!(error.class, "invalid", "{}", error.message);
+            assert!(error.message.contains("AWS-managed key"), "{}", error.message);
+        } else {
+            let point = Rig::recovery_point(&rig.succeed(job).await.unwrap()).unwrap();
+            rig.shared_with(1).await.unwrap();
+            rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
+        }
+        assert_eq!(all_snapshots(&rig), BTreeSet::new());
+        rig.nothing_is_left().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_vault_of_linux_instances_is_filled_and_restored_from_or_refused() {
+    every_vault_of_every_encryption(OsFamily::Linux).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_vault_of_windows_instances_is_filled_and_restored_from_or_refused() {
+    every_vault_of_every_encryption(OsFamily::Windows).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_transport_writes_what_a_vault_has_and_images_are_made_of_it() {
     let rig = Rig::start(options()).await.unwrap();
