@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use snapferry_aws::ec2::{self, SnapshotState};
+use snapferry_aws::ec2::{self, SnapshotPhase, SnapshotState};
 use snapferry_aws::{Account, Clients, SessionPurpose, SessionScope};
 use snapferry_media_agent::client::{MediaClient, Session};
 use snapferry_service::TlsMaterial;
@@ -71,6 +71,26 @@ pub(crate) struct TaskContext {
     checkpoint: Mutex<Vec<u8>>,
 }
 
+/// Something that a phase waits for.
+#[derive(Debug)]
+pub(crate) struct Awaiting<'a> {
+    phases: &'a Mutex<Phases>,
+    number: u64,
+}
+
+impl Awaiting<'_> {
+    /// How far it is, in percent.
+    pub(crate) fn is_at(&self, percent: u8) {
+        lock(self.phases).is_at(self.number, percent);
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        lock(self.phases).ended(self.number);
+    }
+}
+
 impl TaskContext {
     /// The context of a granted task.
     #[must_use]
@@ -105,9 +125,9 @@ impl TaskContext {
         lock(&self.phases).enter(phase);
     }
 
-    /// How far something is that the phase waits for, in percent.
-    pub(crate) fn awaits(&self, what: &str, percent: u8) {
-        lock(&self.phases).awaits(what, percent);
+    /// Something begins that the phase waits for, until the answer is dropped.
+    pub(crate) fn awaiting(&self) -> Awaiting<'_> {
+        Awaiting { phases: &self.phases, number: lock(&self.phases).await_one() }
     }
 
     /// Waits until snapshots are completed, and lets the job see how far they are.
@@ -119,10 +139,10 @@ impl TaskContext {
         account: &Account,
         snapshots: &[SnapshotId],
     ) -> Result<Vec<SnapshotState>, TransferError> {
+        let awaiting = self.awaiting();
         let tell = |states: &[SnapshotState]| {
-            for state in states {
-                self.awaits(state.snapshot.as_str(), state.progress);
-            }
+            let of_pending = states.iter().filter(|state| state.phase != SnapshotPhase::Completed);
+            awaiting.is_at(of_pending.map(|state| state.progress).min().unwrap_or(100));
         };
         Ok(ec2::wait_snapshots_completed(account, snapshots, tell, self.stop.token()).await?)
     }

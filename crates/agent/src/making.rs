@@ -1,5 +1,7 @@
 //! What is being made in AWS at this moment by the volumes of a task. When one of them fails, the others are not dropped in
 //! the middle of a call that AWS may still carry out: the clean-up would find nothing of it, and take it for never made.
+//! That is of objects which get their name when they are made, and of shares; what has its name before (objects in S3,
+//! attachments) is found by it later, too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

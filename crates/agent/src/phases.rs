@@ -8,8 +8,6 @@ use tokio::time::Instant;
 
 /// Phases that are told; later ones count into the last.
 const MAX_PHASES: usize = 64;
-/// Things awaited at the same time; what comes beyond them is not told.
-const MAX_AWAITED: usize = 128;
 
 /// The phases of one attempt, in their order.
 #[derive(Debug)]
@@ -17,15 +15,16 @@ pub(crate) struct Phases {
     done: Vec<(&'static str, Duration)>,
     now: &'static str,
     since: Instant,
-    /// What the phase waits for, and how far that is in percent.
-    awaited: BTreeMap<String, u8>,
+    /// What is waited for: since which phase, and how far it is in percent.
+    awaited: BTreeMap<u64, (&'static str, u8)>,
+    n_awaited: u64,
 }
 
 impl Phases {
     /// The first one begins.
     #[must_use]
     pub(crate) fn start() -> Self {
-        Self { done: Vec::new(), now: "start", since: Instant::now(), awaited: BTreeMap::new() }
+        Self { done: Vec::new(), now: "start", since: Instant::now(), awaited: BTreeMap::new(), n_awaited: 0 }
     }
 
     /// The next one begins; the same one goes on.
@@ -38,22 +37,32 @@ impl Phases {
             self.since = Instant::now();
         }
         self.now = phase;
-        self.awaited.clear();
     }
 
-    /// How far something is that the phase waits for.
-    pub(crate) fn awaits(&mut self, what: &str, percent: u8) {
-        if let Some(known) = self.awaited.get_mut(what) {
-            *known = percent;
-        } else if self.awaited.len() < MAX_AWAITED {
-            self.awaited.insert(what.to_owned(), percent);
+    /// Something begins that the phase waits for; answers the number to tell it by.
+    pub(crate) fn await_one(&mut self) -> u64 {
+        self.n_awaited += 1;
+        self.awaited.insert(self.n_awaited, (self.now, 0));
+        self.n_awaited
+    }
+
+    /// How far that is, in percent.
+    pub(crate) fn is_at(&mut self, awaited: u64, percent: u8) {
+        if let Some((_, at)) = self.awaited.get_mut(&awaited) {
+            *at = percent;
         }
     }
 
-    /// How far the slowest of what the phase waits for is; nothing while it waits for nothing.
+    /// It is over.
+    pub(crate) fn ended(&mut self, awaited: u64) {
+        self.awaited.remove(&awaited);
+    }
+
+    /// How far the slowest of what this phase waits for is; nothing while it waits for nothing.
     #[must_use]
     pub(crate) fn percent(&self) -> Option<u8> {
-        self.awaited.values().min().copied()
+        let of_now = self.awaited.values().filter(|(phase, _)| *phase == self.now);
+        of_now.map(|(_, percent)| *percent).min()
     }
 
     /// What is being done now.
@@ -100,13 +109,22 @@ mod tests {
         let mut phases = Phases::start();
         phases.enter("upload");
         assert_eq!(phases.percent(), None);
-        for (what, percent) in [("vol-1", 10), ("vol-2", 0), ("vol-1", 40), ("vol-2", 70)] {
-            phases.awaits(what, percent);
-        }
+        let (one, other) = (phases.await_one(), phases.await_one());
+        phases.is_at(one, 40);
+        assert_eq!(phases.percent(), Some(0));
+        phases.is_at(other, 70);
         assert_eq!(phases.percent(), Some(40));
-        phases.enter("upload");
-        assert_eq!(phases.percent(), Some(40), "it goes on");
+        phases.ended(one);
+        assert_eq!(phases.percent(), Some(70));
+        // Another volume is in the next phase already: only what that waits for counts.
         phases.enter("import");
+        assert_eq!(phases.percent(), None);
+        let imported = phases.await_one();
+        assert_eq!(phases.percent(), Some(0));
+        phases.is_at(imported, 90);
+        phases.enter("upload");
+        assert_eq!(phases.percent(), Some(70));
+        phases.ended(other);
         assert_eq!(phases.percent(), None);
     }
 }

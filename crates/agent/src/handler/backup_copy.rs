@@ -36,12 +36,12 @@ pub(super) async fn run(
     };
     let options = store::options(context, &looker, spec.transport, what, &checkpoint).await?;
     let shares = spec.read_as == ReadAs::Service || options.may_take(Transport::HotAdd);
-    let account = if shares { context.tenant(SessionScope::Backup).await? } else { looker };
+    let account = if shares { context.tenant(SessionScope::Backup).await? } else { looker.clone() };
     let media = context.media_agent().await?;
     if let Some(id) = store::stored_before(context, &media, &checkpoint).await? {
         return finish(context, spec, id).await;
     }
-    // HotAdd copies first what AWS does not share.
+    // HotAdd, if it is taken, copies first what AWS does not share.
     look(context, &account, spec, spec.read_as == ReadAs::Service).await?;
     let base = spec.base.clone().filter(|_| !spec.full);
     let snapshots: Vec<_> =
@@ -52,7 +52,10 @@ pub(super) async fn run(
     let RecoveryPointMeta { account: owner, point_in_time_ms, instance, .. } = spec.meta.clone();
     let what = ToStore {
         owner: account.clone(),
-        reader: reader(context, &account, spec.read_as, &to_read).await?,
+        reader: match spec.read_as {
+            ReadAs::Tenant => looker,
+            ReadAs::Service => reader(context, &account, spec.read_as, &to_read).await?,
+        },
         snapshots,
         base,
         about: About {

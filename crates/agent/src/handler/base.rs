@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use snapferry_aws::{Account, EbsSnapshotSource};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{BlockSource, ErrorClass, TransferError};
@@ -28,11 +29,8 @@ pub(super) fn reading(planned: &[PlannedVolume]) -> Reading {
 
 /// About how many blocks are read of all.
 pub(super) async fn expected_blocks(planned: &[PlannedVolume]) -> Result<u64, TransferError> {
-    let mut sum = 0;
-    for volume in planned {
-        sum += volume.source.expected_blocks().await?;
-    }
-    Ok(sum)
+    let counts = planned.iter().map(|volume| volume.source.expected_blocks());
+    Ok(try_join_all(counts).await?.iter().sum())
 }
 
 /// What the catalogue and the library know of a volume's base.

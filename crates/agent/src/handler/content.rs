@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use snapferry_aws::{Account, EbsSnapshotSource};
-use snapferry_media_agent::client::{MediaClient, StoredVolume};
+use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{
     BlockTarget, ErrorClass, HighWater, Sealer, TransferError, TransferProgress, restore_volume, resume_copy,
 };
@@ -22,30 +22,6 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// About how many blocks [`Self::write`] writes: those of data and those of zeroes.
-    ///
-    /// # Errors
-    /// [`TransferError`] of where they are.
-    pub(super) async fn expected_blocks(
-        &self,
-        context: &TaskContext,
-        volume: &VolumeMeta,
-    ) -> Result<u64, TransferError> {
-        match self {
-            Self::Library(media, recovery_point) => {
-                let stored = media.recovery_point(*recovery_point, &context.spec.tenant).await?;
-                let is_it = |stored: &&StoredVolume| stored.name == volume.volume_id.as_str();
-                let stored = stored.volumes.iter().find(is_it);
-                Ok(stored.map_or(u64::from(volume.n_blocks), |stored| stored.n_data + stored.n_zero))
-            }
-            Self::Snapshot(reader, snapshot) => {
-                let source = EbsSnapshotSource::open(reader, snapshot).await;
-                let source = source.map_err(|error| look_again(error.into()))?;
-                source.expected_blocks().await.map_err(|error| look_again(error.into()))
-            }
-        }
-    }
-
     /// Writes the blocks to a target, from where its mark is, and completes it.
     ///
     /// # Errors
@@ -88,7 +64,7 @@ impl Content {
 
 /// What is gone in the middle was there when it was looked for: the next attempt looks anew, and finds another copy or says
 /// that there is none.
-fn look_again(error: TransferError) -> TransferError {
+pub(super) fn look_again(error: TransferError) -> TransferError {
     if error.class != ErrorClass::NotFound {
         return error;
     }

@@ -28,12 +28,12 @@ where
     C: FnOnce(LedgerEntry) -> F,
     F: Future<Output = Result<Vec<String>, TransferError>>,
 {
+    let _under_way = context.making.begin()?;
     let (entry, was_known) = context.ledger.intend(account, kind, purpose, label).await?;
     match entry.state {
         LedgerState::Made | LedgerState::Kept | LedgerState::HandedOver => return Ok(entry),
         LedgerState::Intended | LedgerState::Gone => {}
     }
-    let _under_way = context.making.begin()?;
     // The first attempt has nothing to find.
     let mut object_ids =
         if was_known { ec2::find_by_ledger_tag(account, kind, entry.id).await? } else { Vec::new() };

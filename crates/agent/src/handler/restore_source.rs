@@ -3,9 +3,10 @@
 //!
 //! Only looks; runs twice without a trace.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use snapferry_aws::{Account, SessionScope, ec2};
+use snapferry_aws::{Account, EbsSnapshotSource, SessionScope, ec2};
 use snapferry_media_agent::client::MediaClient;
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::block::BLOCKS_PER_GIB;
@@ -16,7 +17,7 @@ use snapferry_types::{RecoveryPointId, SnapshotId, VolumeId};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
 
-use super::content::Content;
+use super::content::{Content, look_again};
 use crate::context::TaskContext;
 
 /// A recovery point and the blocks of it.
@@ -27,6 +28,8 @@ pub(super) struct Origin {
     /// Its blocks.
     pub(super) blocks: Blocks,
     recovery_point: RecoveryPointId,
+    /// Blocks of data and of zeroes that the library has of its volumes.
+    counts: BTreeMap<String, u64>,
 }
 
 /// The blocks of a recovery point.
@@ -104,7 +107,9 @@ impl Origin {
                     let message = format!("read the metadata of {}: {error}", spec.recovery_point);
                     TransferError::new(ErrorClass::Corrupt, message)
                 })?;
-                Ok(Self { meta, blocks: Blocks::Library(media), recovery_point: spec.recovery_point })
+                let counts = stored.volumes.into_iter().map(|one| (one.name, one.n_data + one.n_zero));
+                let (counts, recovery_point) = (counts.collect(), spec.recovery_point);
+                Ok(Self { meta, blocks: Blocks::Library(media), recovery_point, counts })
             }
             RestoreFrom::Snapshots(held) => {
                 let HeldSnapshots { meta, vault } = HeldSnapshots::clone(held);
@@ -112,7 +117,8 @@ impl Origin {
                     None => own_snapshots(context, spec, &meta)?,
                     Some(vault) => copies(context, spec, vault).await?,
                 };
-                Ok(Self { meta, blocks, recovery_point: spec.recovery_point })
+                let (counts, recovery_point) = (BTreeMap::new(), spec.recovery_point);
+                Ok(Self { meta, blocks, recovery_point, counts })
             }
         }
     }
@@ -139,6 +145,28 @@ impl Origin {
                 return Err(TransferError::new(ErrorClass::Internal, message));
             }
         })
+    }
+
+    /// About how many blocks are written of a volume, holes left out.
+    ///
+    /// # Errors
+    /// [`TransferError`] of listing a snapshot.
+    pub(super) async fn expected_blocks(
+        &self,
+        context: &TaskContext,
+        one: &Chosen,
+    ) -> Result<u64, TransferError> {
+        match self.content(context, one).await? {
+            Content::Library(..) => {
+                let counted = self.counts.get(one.volume.volume_id.as_str()).copied();
+                Ok(counted.unwrap_or_else(|| u64::from(one.volume.n_blocks)))
+            }
+            Content::Snapshot(reader, snapshot) => {
+                let source = EbsSnapshotSource::open(&reader, &snapshot).await;
+                let source = source.map_err(|error| look_again(error.into()))?;
+                source.expected_blocks().await.map_err(|error| look_again(error.into()))
+            }
+        }
     }
 
     /// Whether copies are read, and not the snapshots.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use futures::{StreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
@@ -91,7 +92,10 @@ pub(super) async fn all(
         before: marks.transport(),
     };
     let options = Box::pin(Options::find(context, spec.transport, &work)).await?;
-    let counted = expected_blocks(context, origin, &chosen);
+    let counted = async {
+        let counts = chosen.iter().map(|one| origin.expected_blocks(context, one));
+        Ok(try_join_all(counts).await?.iter().sum())
+    };
     let transport = Box::pin(options.choose(context, counted)).await?;
     if marks.transport() != Some(transport) {
         marks.save(context, |checkpoint| checkpoint.transport = Some(transport)).await?;
@@ -111,20 +115,6 @@ pub(super) async fn all(
         })
         .buffered(VOLUMES_AT_ONCE);
     marks.while_keeping(context, Box::pin(context.making.all(write))).await
-}
-
-/// About how many blocks are written, holes left out.
-async fn expected_blocks(
-    context: &Arc<TaskContext>,
-    origin: &Origin,
-    chosen: &[Chosen],
-) -> Result<u64, TransferError> {
-    let mut sum = 0;
-    for one in chosen {
-        let content = origin.content(context, one).await?;
-        sum += content.expected_blocks(context, &one.volume).await?;
-    }
-    Ok(sum)
 }
 
 /// Writes one volume into a snapshot and completes it.

@@ -176,7 +176,8 @@ pub(super) async fn store(
 ) -> Result<RecoveryPointId, TransferError> {
     context.enter("plan");
     let planned = base::plan(context, &what.reader, media, what.base.as_ref(), &what.snapshots).await?;
-    let transport = Box::pin(options.choose(context, base::expected_blocks(&planned))).await?;
+    let counted = async { base::expected_blocks(&planned).await.map_err(plan_again) };
+    let transport = Box::pin(options.choose(context, counted)).await?;
     let reading = base::reading(&planned);
     if checkpoint.reading.as_ref() != Some(&reading) || checkpoint.transport != Some(transport) {
         checkpoint.reading = Some(reading.clone());

@@ -35,10 +35,11 @@ impl Nodes {
         self.timeout
     }
 
-    /// How long after a hello the next one is due, in milliseconds: two may be lost before a node counts as gone.
+    /// How long after a hello the next one is due, in milliseconds: two may be lost before a node counts as gone. What is
+    /// asked of a node comes with the reply, so it is never long.
     #[must_use]
     pub fn next_hello_ms(&self) -> u64 {
-        u64::try_from(self.timeout.as_millis() / 3).unwrap_or(u64::MAX)
+        u64::try_from(self.timeout.as_millis() / 3).unwrap_or(u64::MAX).min(20_000)
     }
 
     /// A process says hello. False when another one under the same id is alive.

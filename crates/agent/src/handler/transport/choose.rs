@@ -80,7 +80,13 @@ impl Options {
             }
             match route::check(context, *transport, work).await {
                 Ok(doubts) => *answer = Ok(doubts),
-                Err(error) if error.retryable() || error.class == ErrorClass::Cancelled => return Err(error),
+                Err(error) if error.class == ErrorClass::Cancelled => return Err(error),
+                // The service account may be out of reach: that is no reason to wait where nothing else needs it.
+                Err(error)
+                    if error.retryable() && (wish.only().is_some() || *transport == Transport::EbsDirect) =>
+                {
+                    return Err(error);
+                }
                 Err(error) => {
                     class = error.class;
                     *answer = Err(error.message);
@@ -103,7 +109,7 @@ impl Options {
     }
 
     /// Chooses, and says in the job what was chosen, out of what, and why. `n_blocks` is about how many blocks there are to
-    /// move; it is only asked for when the choice is still open.
+    /// move; it is not asked for when an earlier attempt has chosen.
     ///
     /// # Errors
     /// [`TransferError`] of the count, or of telling the job.
@@ -137,13 +143,17 @@ impl Options {
 /// How much there is to move, but for the blocks.
 fn amount(context: &TaskContext, work: &Work<'_>) -> Amount {
     let quotas = context.shared.clients.governor().settings();
+    let sizes = |encrypted: bool| {
+        let those = work.volumes.iter().filter(|volume| volume.encrypted == encrypted);
+        those.map(|volume| u64::from(volume.size_gib)).sum::<u64>()
+    };
     Amount {
         writes: work.writes,
         blocks: 0,
-        size_gib: work.volumes.iter().map(|volume| u64::from(volume.size_gib)).sum(),
+        size_gib: sizes(false) + sizes(true),
         n_volumes: u32::try_from(work.volumes.len()).unwrap_or(u32::MAX),
         is_copied_first: !work.writes && work.unshareable.is_some(),
-        fills_holes: work.writes && work.volumes.iter().any(|volume| volume.encrypted),
+        filled_gib: if work.writes { sizes(true) } else { 0 },
         direct_per_second: if work.writes { quotas.put_per_second } else { quotas.get_per_second },
     }
 }

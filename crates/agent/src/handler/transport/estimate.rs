@@ -33,10 +33,10 @@ pub(super) struct Amount {
     pub(super) size_gib: u64,
     /// How many volumes.
     pub(super) n_volumes: u32,
-    /// Whether HotAdd has to copy the snapshots under another key before it reads them.
+    /// Whether HotAdd has to copy the snapshots under another key before it reads them, as it does for who asks for it.
     pub(super) is_copied_first: bool,
-    /// Whether HotAdd writes the holes, too: nobody says what a block of a new encrypted volume reads as.
-    pub(super) fills_holes: bool,
+    /// GiB of volumes whose holes HotAdd writes, too: nobody says what a block of a new encrypted volume reads as.
+    pub(super) filled_gib: u64,
     /// Blocks that EBS direct moves in a second: its quota, as this agent is told to keep it.
     pub(super) direct_per_second: f64,
 }
@@ -46,6 +46,13 @@ impl Amount {
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     fn mib(&self) -> f64 {
         self.blocks as f64 * MIB_PER_BLOCK
+    }
+
+    /// MiB that HotAdd writes: all of the volumes that are filled, and of the others' blocks what their size lets expect.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn mib_by_hot_add(&self) -> f64 {
+        let plain_share = 1.0 - self.filled_gib as f64 / self.size_gib.max(1) as f64;
+        self.filled_gib as f64 * 1_024.0 + self.mib() * plain_share
     }
 
     /// MiB of the whole volumes.
@@ -80,7 +87,7 @@ impl Estimate {
             Transport::HotAdd => {
                 let each = HOT_ADD_SECONDS * f64::from(amount.n_volumes.max(1));
                 let seconds = if amount.writes {
-                    let written = if amount.fills_holes { amount.whole_mib() } else { amount.mib() };
+                    let written = amount.mib_by_hot_add();
                     let copied = written / COPY_MIB_PER_SECOND;
                     each + HOT_ADD_WRITE_SECONDS + written / HOT_ADD_WRITE_MIB_PER_SECOND + copied
                 } else {
@@ -126,7 +133,7 @@ mod tests {
         size_gib: 1_024,
         n_volumes: 1,
         is_copied_first: false,
-        fills_holes: false,
+        filled_gib: 0,
         direct_per_second: 990.0,
     };
 
@@ -155,7 +162,7 @@ mod tests {
         let minutes = |transport, amount: &Amount| Estimate::of(transport, amount, &prices).seconds / 60.0;
         let plain = minutes(Transport::HotAdd, &written);
         assert!((7.9..8.0).contains(&plain), "{plain}");
-        let encrypted = minutes(Transport::HotAdd, &Amount { fills_holes: true, ..written });
+        let encrypted = minutes(Transport::HotAdd, &Amount { filled_gib: 1_024, ..written });
         assert!((250.0..260.0).contains(&encrypted), "{encrypted}");
         let imported = minutes(Transport::Import, &written);
         assert!((14.5..14.6).contains(&imported), "{imported}");

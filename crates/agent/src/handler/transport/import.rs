@@ -64,9 +64,9 @@ pub(super) async fn run(
         image.write(context, what, marks).await?;
         context.enter("upload");
         bucket.abort_uploads(&key).await?;
+        let awaiting = context.awaiting();
         let tell = |sent: u64, all: u64| {
-            let percent = u8::try_from(sent.saturating_mul(100) / all.max(1)).unwrap_or(100);
-            context.awaits(&label, percent);
+            awaiting.is_at(u8::try_from(sent.saturating_mul(100) / all.max(1)).unwrap_or(100));
         };
         bucket.upload_file(&image.path, &key, UPLOAD_IN_FLIGHT, tell, context.stop.token()).await?;
         Ok(())
@@ -75,8 +75,11 @@ pub(super) async fn run(
     context.enter("import");
     let task = start(context, &service, config, &key, what, &label).await?;
     let task_id: String = parse_one(&task)?;
-    let tell = |state: &ImportState| context.awaits(&label, state.progress);
-    let imported = match ec2::wait_import(&service, &task_id, tell, context.stop.token()).await {
+    let awaiting = context.awaiting();
+    let tell = |state: &ImportState| awaiting.is_at(state.progress);
+    let waited = ec2::wait_import(&service, &task_id, tell, context.stop.token()).await;
+    drop(awaiting);
+    let imported = match waited {
         Ok(imported) => imported,
         Err(error @ AwsError::Failed { .. }) => {
             // The task is over; the next attempt starts another one of the same object.
