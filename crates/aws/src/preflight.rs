@@ -11,6 +11,7 @@ use aws_sdk_ec2::types::{
     InstanceBlockDeviceMappingSpecification, InstanceSpecification, InstanceType, OperationType,
     ResourceType, SnapshotAttributeName, SnapshotDiskContainer, UserBucket, VolumeType,
 };
+use snapferry_transfer::boxed;
 use snapferry_types::aws::Tag;
 use snapferry_types::{AccountId, InstanceId, Region, SnapshotId, VolumeId};
 
@@ -179,7 +180,7 @@ impl Preflight {
         // Each call has a type of its own, so its sending cannot be a function.
         macro_rules! dry {
             ($call:expr) => {
-                $call.dry_run(true).send().await.map(drop).map_err(|error| asked.sort(&error))
+                boxed(|| $call.dry_run(true).send()).await.map(drop).map_err(|error| asked.sort(&error))
             };
         }
         let tagged = |kind| tag_specification(kind, &self.tags);

@@ -7,6 +7,7 @@
 mod aggregate;
 pub mod backup;
 pub mod block;
+mod boxed;
 pub mod budget;
 pub mod buffers;
 #[cfg(any(test, feature = "testing"))]
@@ -35,6 +36,7 @@ mod zero;
 
 pub use backup::{VolumeSummary, back_up_volume};
 pub use block::{Block, BlockKind, BlockState, Leaf, ListedBlock};
+pub use boxed::boxed;
 pub use budget::{BudgetPermit, ByteBudget};
 pub use buffers::BlockBuffer;
 pub use copy::{CopySummary, copy_blocks, resume_copy};

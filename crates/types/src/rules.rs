@@ -117,6 +117,7 @@ mod tests {
             sentence.contains("replication from Amazon") && sentence.contains("use EBS direct"),
             "{sentence}"
         );
+        assert!(sentence.contains("or an access node in the target account"), "{sentence}");
         let nothing = check_crossing(Crossing::Conversion, Vendor::Amazon, TransportWish::EbsDirect, false);
         assert_eq!(nothing, Err(Forbidden::NothingToConvert));
     }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 pub(crate) use transport::HotAddNode;
 
 use futures::future::BoxFuture;
-use snapferry_transfer::TransferError;
+use snapferry_transfer::{TransferError, boxed};
 use snapferry_types::spec::Operation;
 use snapferry_wire::v1;
 use tokio_util::sync::CancellationToken;
@@ -52,11 +52,11 @@ use crate::context::TaskContext;
 pub(crate) fn run(context: Arc<TaskContext>) -> BoxFuture<'static, Result<Vec<v1::Made>, TransferError>> {
     Box::pin(async move {
         match &context.spec.operation {
-            Operation::StreamingBackup(spec) => streaming_backup::run(&context, spec).await,
-            Operation::Restore(spec) => restore::run(&context, spec).await,
-            Operation::IntelliSnap(spec) => intelli_snap::run(&context, spec).await,
-            Operation::BackupCopy(spec) => backup_copy::run(&context, spec).await,
-            Operation::DeleteRecoveryPoint(id) => delete_recovery_point::run(&context, *id).await,
+            Operation::StreamingBackup(spec) => boxed(|| streaming_backup::run(&context, spec)).await,
+            Operation::Restore(spec) => boxed(|| restore::run(&context, spec)).await,
+            Operation::IntelliSnap(spec) => boxed(|| intelli_snap::run(&context, spec)).await,
+            Operation::BackupCopy(spec) => boxed(|| backup_copy::run(&context, spec)).await,
+            Operation::DeleteRecoveryPoint(id) => boxed(|| delete_recovery_point::run(&context, *id)).await,
         }
     })
 }

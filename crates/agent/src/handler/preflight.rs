@@ -13,7 +13,7 @@ use snapferry_aws::{
     Account, AwsError, Denied, KeyTrouble, KeyUse, Preflight as DryRuns, Probe, SessionScope,
     demands_a_service, ec2, key_policy, key_trouble,
 };
-use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_transfer::{ErrorClass, TransferError, boxed};
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{Purpose, ownership_tags};
 use snapferry_types::{AccountId, LedgerId, SnapshotId};
@@ -144,7 +144,7 @@ impl<'a> Preflight<'a> {
     async fn answer(&self, dry_runs: &DryRuns, question: &Question) -> Option<Found> {
         match question {
             Question::Call { account, probe, stand_in } => {
-                let denied = dry_runs.check(account, std::slice::from_ref(probe)).await;
+                let denied = boxed(|| dry_runs.check(account, std::slice::from_ref(probe))).await;
                 let denied = without_verdict(denied, probe)?.into_iter().next()?;
                 if stand_in.is_some_and(|kind| denied.is_on(kind)) {
                     tracing::debug!(?denied, "a denial about what only stands in");
@@ -153,7 +153,7 @@ impl<'a> Preflight<'a> {
                 Some(Found::Missing(self.denial(account, &denied)))
             }
             Question::Key { account, key, key_use, of, way_out } => {
-                let trouble = without_verdict(key_trouble(account, key, *key_use).await, key)??;
+                let trouble = without_verdict(boxed(|| key_trouble(account, key, *key_use)).await, key)??;
                 let class = match &trouble {
                     KeyTrouble::Denied { by_policy_of, .. } => {
                         if let Some((owner, arn)) = by_policy_of

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use snapferry_aws::SessionScope;
-use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_transfer::{ErrorClass, TransferError, boxed};
 use snapferry_types::TransportWish;
 use snapferry_types::spec::{RestoreSpec, RestoreTarget};
 use snapferry_wire::v1;
@@ -43,13 +43,14 @@ pub(super) async fn run(
             );
             return Err(TransferError::new(ErrorClass::Invalid, text));
         }
-        return restore_image::run(context, spec, folder, *format, &marks).await;
+        return boxed(|| restore_image::run(context, spec, folder, *format, &marks)).await;
     }
     let account = context.tenant(SessionScope::Restore).await?;
     if let RestoreTarget::InPlace { keep_old_volumes, start } = spec.target
         && let Some(swap) = marks.swap()
     {
-        let made = restore_in_place::run(context, &account, swap, keep_old_volumes, start, &marks).await?;
+        let made =
+            boxed(|| restore_in_place::run(context, &account, swap, keep_old_volumes, start, &marks)).await?;
         return restore_done::finish(context, &marks, made).await;
     }
 
@@ -66,33 +67,38 @@ pub(super) async fn run(
             let wish = availability_zone.as_deref();
             let zone =
                 restore_check::volumes(context, &account, wish, attach.as_ref(), original, &chosen).await?;
-            restore_preflight::run(context, &account, &origin, &chosen, To::Volumes(&zone)).await?;
-            let staged = Box::pin(stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
+            boxed(|| restore_preflight::run(context, &account, &origin, &chosen, To::Volumes(&zone))).await?;
+            let staged = boxed(|| stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
             let restored =
-                restore_volumes::run(context, &account, &staged, &zone.name, &spec.extra_tags).await?;
+                boxed(|| restore_volumes::run(context, &account, &staged, &zone.name, &spec.extra_tags))
+                    .await?;
             if let Some(attach) = attach {
-                restore_attach::run(context, &account, attach, &restored).await?;
+                boxed(|| restore_attach::run(context, &account, attach, &restored)).await?;
             }
             restored.iter().map(|one| made("volume", &one.volume, &one.config.volume_id)).collect()
         }
         RestoreTarget::Instance(new) => {
             let place = restore_check::instance(context, &account, original, new, &chosen).await?;
-            restore_preflight::run(context, &account, &origin, &chosen, To::Instance(&place, original))
-                .await?;
-            let staged = Box::pin(stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
-            restore_instance::run(context, &account, &staged, original, spec, &place).await?
+            boxed(|| {
+                restore_preflight::run(context, &account, &origin, &chosen, To::Instance(&place, original))
+            })
+            .await?;
+            let staged = boxed(|| stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
+            boxed(|| restore_instance::run(context, &account, &staged, original, spec, &place)).await?
         }
         RestoreTarget::InPlace { keep_old_volumes, start } => {
-            let seen = restore_in_place::look(context, &account, &origin.meta, &chosen).await?;
+            let seen = boxed(|| restore_in_place::look(context, &account, &origin.meta, &chosen)).await?;
             let to = To::InPlace { seen: &seen, keep_old_volumes: *keep_old_volumes };
-            restore_preflight::run(context, &account, &origin, &chosen, to).await?;
-            let staged = Box::pin(stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
+            boxed(|| restore_preflight::run(context, &account, &origin, &chosen, to)).await?;
+            let staged = boxed(|| stage::all(context, &account, &origin, spec, chosen, &marks)).await?;
             let zone = &seen.config.availability_zone;
-            let restored = restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags).await?;
+            let restored =
+                boxed(|| restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags)).await?;
             let swap = restore_in_place::plan(&seen, &origin.meta, &restored)?;
             marks.save(context, |checkpoint| checkpoint.swap = Some(swap.clone())).await?;
             let made =
-                restore_in_place::run(context, &account, swap, *keep_old_volumes, *start, &marks).await?;
+                boxed(|| restore_in_place::run(context, &account, swap, *keep_old_volumes, *start, &marks))
+                    .await?;
             // The swap is sealed: a cancel comes too late.
             return restore_done::finish(context, &marks, made).await;
         }

@@ -4,7 +4,7 @@
 use snapferry_api::crossing::{Conversion, Replication};
 use snapferry_api::hypervisor::{Hypervisor, Role};
 use snapferry_types::rules::{Crossing, Vendor, check_crossing};
-use snapferry_types::transport::TransportWish;
+use snapferry_types::transport::{Transport, TransportWish};
 
 use super::StoreError;
 
@@ -29,7 +29,12 @@ fn refuse(tenant: &Hypervisor, crossing: Crossing, vendor: Vendor, transport: Tr
         Crossing::Conversion => "conversion",
     };
     StoreError::Invalid(format!(
-        "not available yet: {word} from {} to Amazon over EBS direct; the rules allow it, this version does not do it",
-        vendor.name()
+        "not available yet: {word} from {} to Amazon, {}; the rules allow it, this version does not do it",
+        vendor.name(),
+        transport.only().map_or("by EBS direct", |only| match only {
+            Transport::EbsDirect => "by EBS direct",
+            Transport::HotAdd => "by HotAdd with the account's own access node",
+            Transport::Import => "by Import with the account's own bucket",
+        })
     ))
 }

@@ -195,6 +195,10 @@ pub(crate) async fn a_deleted_point_is_gone(url: String) {
     assert!(matches!(world.store.recovery_point(point).await, Err(StoreError::NotFound { .. })));
     succeed(&world, &spec).await;
     assert_eq!(world.store.reapable(world.clock.wall_ms(), 10).await.unwrap().len(), 1, "left to the reaper");
+    let dry = LedgerQuery { reapable: Some(true), ..LedgerQuery::default() };
+    let listed = world.store.ledger(&dry, 10).await.unwrap().items;
+    let reason = listed[0].reason.as_ref().unwrap();
+    assert!(reason.contains("the recovery point that it was kept for is gone"), "{reason}");
     let next = world.running("i-0a").await;
     assert!(backup_of(&next).base.is_none());
 }

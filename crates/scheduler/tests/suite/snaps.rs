@@ -160,6 +160,7 @@ pub(crate) async fn replication_and_conversion_are_refused_with_the_reason(url: 
         (conversion(Vendor::Amazon, TransportWish::EbsDirect), "already use replication or a restore"),
         (replication(Vendor::Amazon, TransportWish::EbsDirect), "not available yet: replication from Amazon"),
         (conversion(Vendor::Vmware, TransportWish::Automatic), "not available yet: conversion from VMware"),
+        (conversion(Vendor::Vmware, TransportWish::HotAdd), "or an access node in the target account"),
     ] {
         let why = world.refused(work).await;
         assert!(why.contains(expected), "{why}");
