@@ -8,6 +8,7 @@ use std::time::Duration;
 use awssim::faults::{Behaviour, Effect, Latency, Rule};
 use awssim::world::{AtRest, KeyState, Marks};
 use snapferry_api::job::{Job, JobState};
+use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
 use snapferry_types::instance::OsFamily;
@@ -264,4 +265,21 @@ async fn a_tenants_copy_that_fails_after_aws_took_it_is_named_with_volume_and_ke
         }
         rig.only_these_are_left(2, 2).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_has_nothing_to_do_where_the_snapshots_are_and_the_job_says_so() {
+    let rig = Rig::start(options()).await.unwrap();
+    let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
+    let content = instance.content(rig.sim.context()).unwrap();
+    let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
+    let point = Rig::recovery_point(&snapped).unwrap();
+    let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
+    let by = TransportWish::HotAdd;
+    let id = rig.restore_with(point, RestoreFrom::Snapshot, target, by, None).await.unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    let words = "no blocks are moved: volumes are made of the snapshots; hot_add, which was asked for, has nothing to do";
+    assert!(says(&job, words), "{job:#?}");
+    assert_eq!(rig.calls("ec2", "AttachVolume"), 0);
+    instance.check(rig.sim.context(), &job, &content).unwrap();
 }
