@@ -78,7 +78,7 @@ impl Cell {
         let Err(words) = answer else {
             let wish = wish_of(&work);
             let job = self.end(work).await;
-            moved_by(&job, wish);
+            moved_by(&job, wish, false);
             self.nothing_in_between(kind);
             return Some(point_of(&job));
         };
@@ -112,7 +112,7 @@ impl Cell {
         let job = self.end(work).await;
         let what = format!("{from:?} by {transport:?}");
         assert_eq!(job.summary.state, JobState::Succeeded, "{what}: {job:#?}");
-        moved_by(&job, transport);
+        moved_by(&job, transport, from == RestoreFrom::Snapshot);
         self.instance.check(self.rig.sim.context(), &job, &self.content).unwrap();
         for made in job.tasks[0].made.iter().filter(|made| made.kind == "volume") {
             let key = self.rig.key_of_volume(&made.id).await.unwrap();
@@ -155,11 +155,12 @@ const fn wish_of(work: &Work) -> TransportWish {
     }
 }
 
-/// Sees that a job kept its wish.
-fn moved_by(job: &Job, wish: TransportWish) {
+/// Sees that a job kept its wish, chose where it had none, and moved nothing where the snapshots are in place.
+fn moved_by(job: &Job, wish: TransportWish, is_in_place: bool) {
     let words = match wish.only() {
+        _ if is_in_place => "no blocks are moved: volumes are made of the snapshots".to_owned(),
         Some(only) => format!("blocks are moved by {}, as asked for", only.as_str()),
-        None => "blocks are moved".to_owned(),
+        None => "the least in money and time of".to_owned(),
     };
     assert!(says(job, &words), "{job:#?}");
 }
