@@ -1,7 +1,8 @@
 //! Measures a device or file through the pipeline, without compression: `cargo run --release -p snapferry-transfer
 //! --example device -- read PATH [GiB]` or `… write PATH [GiB]`, which overwrites it. Reading takes each block's
 //! SHA-256; writing sends blocks of noise. `… back-up PATH [GiB]` is the whole of a backup up to what goes to the
-//! MediaAgent: hashed, named, compressed where that helps, sealed. Compare with `dd bs=4M` and direct I/O.
+//! MediaAgent: hashed, named, compressed where that helps, sealed. A fourth word is how many reads are in flight. Compare
+//! with `dd bs=4M` and direct I/O.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -104,14 +105,14 @@ impl ChunkSink for Nowhere {
 }
 
 /// Backs the device up to nowhere; answers how many bytes were sent there.
-async fn back_up(path: &str, n_blocks: u32) -> Result<u64, TransferError> {
-    let source = Arc::new(DeviceSource::open(path, n_blocks, None)?);
+async fn back_up(source: DeviceSource) -> Result<u64, TransferError> {
+    let n_blocks = source.n_blocks();
     let sealer = Arc::new(Sealer::new(&TenantKeys::new([1; 32], [2; 32])));
     let (budget, workers) = (ByteBudget::new(96 << 20), WorkPool::of_all_cpus());
     let progress = Arc::new(TransferProgress::default());
     let (sink, told) = (Arc::new(Nowhere(n_blocks)), Arc::clone(&progress));
     let stop = CancellationToken::new();
-    back_up_volume(source, sink, None, sealer, budget, &workers, told, stop).await?;
+    back_up_volume(Arc::new(source), sink, None, sealer, budget, &workers, told, stop).await?;
     Ok(progress.snapshot().bytes_sent)
 }
 
@@ -120,22 +121,30 @@ async fn back_up(path: &str, n_blocks: u32) -> Result<u64, TransferError> {
 async fn main() -> Result<(), TransferError> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (Some(doing), Some(path)) = (args.first(), args.get(1)) else {
-        let usage = "run: device read|write|back-up PATH [GiB]";
+        let usage = "run: device read|write|back-up PATH [GiB [READS]]";
         return Err(TransferError::new(ErrorClass::Invalid, usage));
     };
     let whole = FileSource::open(path)?.n_blocks();
     let wanted = args.get(2).and_then(|gib| gib.parse::<u32>().ok());
     let n_blocks = wanted.map_or(whole, |gib| gib.saturating_mul(2_048).min(whole));
     let n_bytes = u64::from(n_blocks) * BLOCK_SIZE as u64;
+    let in_flight = args.get(3).and_then(|n| n.parse().ok());
+    let open = || -> Result<DeviceSource, TransferError> {
+        let source = DeviceSource::open(path, n_blocks, None)?;
+        Ok(match in_flight {
+            Some(in_flight) => source.with_in_flight(in_flight),
+            None => source,
+        })
+    };
     if doing == "back-up" {
         let start = Instant::now();
-        let n_sent = back_up(path, n_blocks).await?;
+        let n_sent = back_up(open()?).await?;
         let rate = n_bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
         println!("back-up {n_bytes} bytes, {n_sent} of them sealed and sent: {rate:.0} MB/s");
         return Ok(());
     }
     let (source, target): (Arc<dyn BlockSource>, Arc<dyn BlockTarget>) = match doing.as_str() {
-        "read" => (Arc::new(DeviceSource::open(path, n_blocks, None)?), Arc::new(Nowhere(n_blocks))),
+        "read" => (Arc::new(open()?), Arc::new(Nowhere(n_blocks))),
         "write" => {
             let target = DeviceTarget::open(path, n_blocks, Overwrite::Blank)?;
             (Arc::new(Noise::new(n_blocks)), Arc::new(target))

@@ -20,9 +20,6 @@ use crate::file::{failed, os};
 pub use source::DeviceSource;
 pub use target::{DeviceTarget, Overwrite};
 
-/// Reads or writes of 512 KiB in flight unless told otherwise: what an NVMe device of EBS needs to reach its rate.
-const IN_FLIGHT: usize = 32;
-
 /// Opens a device, or a file that stands for one, of at least `n_blocks`.
 fn open(path: &Path, n_blocks: u32, is_written: bool) -> Result<File, TransferError> {
     let (file, is_direct) =

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use snapferry_types::{BLOCK_SIZE, BlockIndex};
 
-use super::{IN_FLIGHT, open};
+use super::open;
 use crate::block::{Block, ListedBlock};
 use crate::budget::BudgetPermit;
 use crate::buffers::BlockBuffer;
@@ -16,6 +16,11 @@ use crate::error::TransferError;
 use crate::file::{blocking, failed, os};
 use crate::open::sha256;
 use crate::source::{BlockListing, BlockSource};
+
+/// Reads of 512 KiB in flight unless told otherwise. The fastest volume of EBS gives 4,000 MiB/s and answers within a
+/// millisecond: eight are on their way then. Four times as many were a tenth slower on a loop device, as they and the
+/// hashing take turns on few processors.
+const READS: usize = 8;
 
 /// A block device that is read with direct I/O, each block's SHA-256 taken while its bytes are in the CPU's cache.
 pub struct DeviceSource {
@@ -39,10 +44,10 @@ impl DeviceSource {
     ) -> Result<Self, TransferError> {
         let path = path.into();
         let file = Arc::new(open(&path, n_blocks, false)?);
-        Ok(Self { file, path: Arc::new(path), n_blocks, in_flight: IN_FLIGHT, listing })
+        Ok(Self { file, path: Arc::new(path), n_blocks, in_flight: READS, listing })
     }
 
-    /// Reads in flight, 32 unless told.
+    /// Reads in flight, 8 unless told.
     #[must_use]
     pub fn with_in_flight(self, in_flight: usize) -> Self {
         Self { in_flight: in_flight.max(1), ..self }

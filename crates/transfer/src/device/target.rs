@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use snapferry_types::{BLOCK_SIZE, BlockIndex, Sha256Digest};
 
-use super::{IN_FLIGHT, open};
+use super::open;
 use crate::block::Block;
 use crate::buffers::{BlockBuffer, is_aligned};
 use crate::error::{ErrorClass, TransferError};
@@ -18,6 +18,8 @@ use crate::sink::{BlockTarget, TargetNeeds};
 use crate::zero::zero_block;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
+/// Writes of 512 KiB in flight unless told otherwise: a deep queue, whose bytes are there already.
+const WRITES: usize = 32;
 
 /// What lies on a device before the first attempt writes to it. It is the same in every attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl DeviceTarget {
         let path = path.into();
         let file = open(&path, n_blocks, true)?;
         let device = Arc::new(Device { file, path, n_failed: AtomicU64::new(0) });
-        Ok(Self { device, n_blocks, in_flight: IN_FLIGHT, overwrite })
+        Ok(Self { device, n_blocks, in_flight: WRITES, overwrite })
     }
 
     /// Writes in flight, 32 unless told.
