@@ -106,7 +106,16 @@ impl<'a> Preflight<'a> {
     /// [`TransferError`] of a class that is not tried again, with everything that is missing.
     pub(super) async fn run(self) -> Result<(), TransferError> {
         let context = self.context;
-        for doubt in self.doubts().await? {
+        let answers = self.doubts().await;
+        let doubts = answers.map_err(|error| {
+            let is_missing = error.class != ErrorClass::Cancelled;
+            if is_missing {
+                error.context("the preflight found what is missing, and nothing was made")
+            } else {
+                error
+            }
+        })?;
+        for doubt in doubts {
             context.note(true, doubt).await?;
         }
         Ok(())
@@ -137,7 +146,7 @@ impl<'a> Preflight<'a> {
         if self.context.stop.token().is_cancelled() {
             return Err(TransferError::cancelled());
         }
-        all_of(&missing, spec.objects.is_empty())?;
+        all_of(&missing)?;
         Ok(doubts)
     }
 
@@ -222,7 +231,7 @@ fn without_verdict<T>(answer: Result<T, AwsError>, asked: impl std::fmt::Debug) 
 }
 
 /// One error of all that is missing.
-fn all_of(missing: &[TransferError], is_first: bool) -> Result<(), TransferError> {
+fn all_of(missing: &[TransferError]) -> Result<(), TransferError> {
     let Some(first) = missing.first() else { return Ok(()) };
     let mut messages: Vec<&str> = Vec::with_capacity(missing.len());
     for one in missing {
@@ -230,9 +239,7 @@ fn all_of(missing: &[TransferError], is_first: bool) -> Result<(), TransferError
             messages.push(&one.message);
         }
     }
-    let made = if is_first { ", and nothing was made" } else { "" };
-    let text = format!("the preflight found what is missing{made}: {}", messages.join("; and "));
-    Err(TransferError::new(first.class, text))
+    Err(TransferError::new(first.class, messages.join("; and ")))
 }
 
 /// The keys of encrypted volumes, each with the names of its volumes.
@@ -261,13 +268,12 @@ mod tests {
 
     #[test]
     fn everything_that_is_missing_is_told_at_once() {
-        assert_eq!(all_of(&[], true), Ok(()));
+        assert_eq!(all_of(&[]), Ok(()));
         let missing = |message: &str| TransferError::new(ErrorClass::AccessDenied, message);
         let errors = [missing("no a"), missing("no b"), missing("no a")];
-        let error = all_of(&errors, true).unwrap_err();
+        let error = all_of(&errors).unwrap_err();
         assert_eq!((error.class, error.retryable()), (ErrorClass::AccessDenied, false));
-        assert!(error.message.ends_with("nothing was made: no a; and no b"), "{error}");
-        assert!(!all_of(&errors, false).unwrap_err().message.contains("nothing was made"));
+        assert_eq!(error.message, "no a; and no b");
     }
 
     #[test]

@@ -97,7 +97,10 @@ impl Options {
         // Says what cannot be kept, whatever there is to move.
         match options.decide(&context.shared.prices) {
             Ok(_) => Ok(options),
-            Err(reason) => Err(TransferError::new(class, reason)),
+            Err(reason) => {
+                let made = if context.spec.objects.is_empty() { "; nothing was made" } else { "" };
+                Err(TransferError::new(class, format!("{reason}{made}")))
+            }
         }
     }
 
