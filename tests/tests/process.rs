@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use snapferry_api::fleet::Maintenance;
 use snapferry_api::job::{Job, JobState};
 use snapferry_testkit::eventually;
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
@@ -137,6 +138,23 @@ async fn goes_on_from_what_is_stored(interruption: Interruption) {
     let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();
     rig.left(2, 4).await.unwrap();
+    library_is_clean(&rig, &job).await;
+}
+
+/// All that is stored reads, and belongs to the job's recovery point: nothing of an attempt that broke off holds a pack.
+async fn library_is_clean(rig: &Rig, job: &Job) {
+    let the_daemon = || async { rig.client.media_agents(&Default::default()).await.unwrap().items.remove(0) };
+    let daemon = the_daemon().await.id;
+    rig.client.maintain(daemon, Maintenance::Scrub).await.unwrap();
+    eventually(BOUND, "it is scrubbed", || async { the_daemon().await.last_scrub.is_some() }).await.unwrap();
+    let scrub = the_daemon().await.last_scrub.unwrap();
+    assert!(scrub.bytes_read > 0 && scrub.damaged == 0, "{scrub:?}");
+    let point = Rig::recovery_point(job).unwrap();
+    rig.succeed(rig.client.delete_recovery_point(point).await.unwrap().summary.id).await.unwrap();
+    let packs = rig.dir.join("library/objects/packs");
+    assert!(has_files(&packs), "there was nothing to collect");
+    rig.client.maintain(daemon, Maintenance::CollectGarbage).await.unwrap();
+    eventually(BOUND, "nothing is stored any more", || async { !has_files(&packs) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +191,7 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
     assert_eq!(points.len(), 1, "the late agent's work was taken");
     let restored = rig.succeed(rig.restore(points[0].id).await.unwrap()).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();
+    rig.left(2, 4).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +199,7 @@ async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
     let mut rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 100).unwrap();
+    let content = instance.content(&sim).unwrap();
     rig.hold_reads(HELD_AFTER);
     let id = rig.back_up(&instance.id).await.unwrap();
     rig.wait(id, "the task runs", |job| job.tasks.iter().any(|task| task.state == TaskState::Running))
@@ -191,6 +211,11 @@ async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
     rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 1, "the task ran twice");
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 1, "the task ran twice");
+    let points = rig.client.recovery_points(&Default::default()).await.unwrap().items;
+    assert_eq!(points.len(), 1, "the task ran twice");
+    let restored = rig.succeed(rig.restore(points[0].id).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
     // The queue works again.
     rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
 }
@@ -200,6 +225,7 @@ async fn a_scheduler_killed_right_after_a_submit_loses_nothing() {
     let mut rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 5).unwrap();
+    let content = instance.content(&sim).unwrap();
     // Without a broker the offer is committed and cannot be published.
     rig.broker.stop().await.unwrap();
     let id = rig.back_up(&instance.id).await.unwrap();
@@ -208,6 +234,8 @@ async fn a_scheduler_killed_right_after_a_submit_loses_nothing() {
     rig.restart_scheduler().await.unwrap();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 1);
+    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
