@@ -229,6 +229,8 @@ async fn a_scheduler_killed_right_after_a_submit_loses_nothing() {
     // Without a broker the offer is committed and cannot be published.
     rig.broker.stop().await.unwrap();
     let id = rig.back_up(&instance.id).await.unwrap();
+    let is_offered = |job: &Job| job.tasks.iter().all(|task| task.state == TaskState::Dispatched);
+    rig.wait(id, "the offer is committed", is_offered).await.unwrap();
     rig.scheduler.kill9().unwrap();
     rig.broker.launch().await.unwrap();
     rig.restart_scheduler().await.unwrap();
