@@ -100,6 +100,18 @@ async fn exit_codes_say_what_went_wrong_and_messages_name_it() {
         assert!(answer.stderr.contains(says), "{arguments:?}: {answer:#?}");
         assert_eq!(answer.stdout.is_empty(), code != 6, "only a watched job leaves data: {answer:#?}");
     }
+    let n_jobs = rig.client.jobs(&Default::default()).await.unwrap().items.len();
+    for (command, vendor) in [("replicate", "vmware"), ("replicate", "amazon"), ("convert", "vmware")] {
+        for transport in ["hot_add", "import"] {
+            let arguments = [command, "--from", vendor, "--transport", transport, &tenant, "vm-1"];
+            let answer = operator.run(&arguments).await.unwrap();
+            assert_eq!(answer.code, 2, "{arguments:?}: {answer:#?}");
+            let says =
+                ["another account's resources", "use EBS direct", "an access node in the target account"];
+            assert!(says.iter().all(|part| answer.stderr.contains(part)), "{arguments:?}: {answer:#?}");
+        }
+    }
+    assert_eq!(rig.client.jobs(&Default::default()).await.unwrap().items.len(), n_jobs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

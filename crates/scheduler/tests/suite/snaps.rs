@@ -155,6 +155,8 @@ pub(crate) async fn replication_and_conversion_are_refused_with_the_reason(url: 
     };
     for (work, expected) in [
         (replication(Vendor::Vmware, TransportWish::HotAdd), "may not use another account's resources"),
+        (replication(Vendor::Vmware, TransportWish::Import), "may not use another account's resources"),
+        (replication(Vendor::Amazon, TransportWish::HotAdd), "may not use another account's resources"),
         (replication(Vendor::Amazon, TransportWish::Import), "may not use another account's resources"),
         (conversion(Vendor::Vmware, TransportWish::Import), "use EBS direct"),
         (conversion(Vendor::Amazon, TransportWish::EbsDirect), "already use replication or a restore"),
