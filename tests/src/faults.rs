@@ -6,10 +6,13 @@ use anyhow::{Context as _, Result, bail};
 use awssim::Running;
 use awssim::faults::{Effect, Rule};
 use serde_json::{Value, json};
+use snapferry_api::fleet::{LastScrub, Maintenance};
 use snapferry_api::job::{Job, JobState, Task};
+use snapferry_api::page::PageQuery;
 use snapferry_testkit::eventually;
-use snapferry_types::JobId;
+use snapferry_types::{JobId, MediaAgentId};
 
+use crate::processes::BOUND;
 use crate::rig::{ACCOUNT, EXTERNAL_ID, Rig, SERVICE};
 
 /// The reaper's delay and some rounds.
@@ -82,6 +85,24 @@ impl Rig {
         let task = job.tasks.first().cloned().context("the job has no task")?;
         task.error.as_ref().with_context(|| format!("the task has no error: {job:#?}"))?;
         Ok((job, task))
+    }
+
+    /// Has the MediaAgent's library scrubbed, which it was not since it was started; answers what that found.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn scrubbed(&self) -> Result<(MediaAgentId, LastScrub)> {
+        let media_agent = async || {
+            let all = self.client.media_agents(&PageQuery::default()).await?.items;
+            all.into_iter().next().context("there is no MediaAgent")
+        };
+        let id = media_agent().await?.id;
+        self.client.maintain(id, Maintenance::Scrub).await?;
+        eventually(BOUND, "the library is scrubbed", || async {
+            media_agent().await.is_ok_and(|one| one.last_scrub.is_some())
+        })
+        .await?;
+        Ok((id, media_agent().await?.last_scrub.context("what the scrub found")?))
     }
 
     /// Waits until the tenant has so many snapshots and volumes, and no image.
