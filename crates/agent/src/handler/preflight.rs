@@ -106,16 +106,11 @@ impl<'a> Preflight<'a> {
     /// [`TransferError`] of a class that is not tried again, with everything that is missing.
     pub(super) async fn run(self) -> Result<(), TransferError> {
         let context = self.context;
-        let answers = self.doubts().await;
-        let doubts = answers.map_err(|error| {
-            let is_missing = error.class != ErrorClass::Cancelled;
-            if is_missing {
-                error.context("the preflight found what is missing, and nothing was made")
-            } else {
-                error
-            }
-        })?;
-        for doubt in doubts {
+        let doubts = self.doubts().await.map_err(|error| match error.class {
+            ErrorClass::Cancelled => error,
+            _ => error.context("the preflight found what is missing, and nothing was made"),
+        });
+        for doubt in doubts? {
             context.note(true, doubt).await?;
         }
         Ok(())

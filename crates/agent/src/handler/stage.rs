@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use futures::{StreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
-use snapferry_transfer::{HighWater, TransferError};
+use snapferry_transfer::{HighWater, TransferError, boxed};
 use snapferry_types::catalogue::VolumeMeta;
 use snapferry_types::instance::VolumeConfig;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
@@ -91,12 +91,12 @@ pub(super) async fn all(
         snapshots: &[],
         before: marks.transport(),
     };
-    let options = Box::pin(Options::find(context, spec.transport, &work)).await?;
+    let options = boxed(|| Options::find(context, spec.transport, &work)).await?;
     let counted = async {
         let counts = chosen.iter().map(|one| origin.expected_blocks(context, one));
         Ok(try_join_all(counts).await?.iter().sum())
     };
-    let transport = Box::pin(options.choose(context, counted)).await?;
+    let transport = boxed(|| options.choose(context, counted)).await?;
     if marks.transport() != Some(transport) {
         marks.save(context, |checkpoint| checkpoint.transport = Some(transport)).await?;
     }
@@ -107,9 +107,9 @@ pub(super) async fn all(
             let Chosen { volume, config, .. } = one;
             let what = ToStage { recovery_point: spec.recovery_point, content, volume, config };
             match transport {
-                Transport::EbsDirect => Box::pin(stage(context, account, what, marks)).await,
+                Transport::EbsDirect => boxed(|| stage(context, account, what, marks)).await,
                 Transport::HotAdd | Transport::Import => {
-                    Box::pin(write::stage(context, transport, account, what, marks)).await
+                    boxed(|| write::stage(context, transport, account, what, marks)).await
                 }
             }
         })

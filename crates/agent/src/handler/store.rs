@@ -15,7 +15,7 @@ use futures::{StreamExt as _, stream};
 use snapferry_aws::{Account, EbsSnapshotSource, ec2};
 use snapferry_media_agent::client::{MediaClient, Opened, Session};
 use snapferry_transfer::{
-    BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume,
+    BaseLeaves, BlockSource, ChunkSink, ErrorClass, Sealer, TransferError, back_up_volume, boxed,
 };
 use snapferry_types::block::BLOCKS_PER_GIB;
 use snapferry_types::catalogue::{
@@ -118,7 +118,7 @@ pub(super) async fn options(
         snapshots,
         before: checkpoint.transport,
     };
-    Box::pin(Options::find(context, wish, &work)).await
+    boxed(|| Options::find(context, wish, &work)).await
 }
 
 /// Marketplace codes of the instance and of its volumes, or of the snapshots that are copied: a volume that was made of a
@@ -177,7 +177,7 @@ pub(super) async fn store(
     context.enter("plan");
     let planned = base::plan(context, &what.reader, media, what.base.as_ref(), &what.snapshots).await?;
     let counted = async { base::expected_blocks(&planned).await.map_err(plan_again) };
-    let transport = Box::pin(options.choose(context, counted)).await?;
+    let transport = boxed(|| options.choose(context, counted)).await?;
     let reading = base::reading(&planned);
     if checkpoint.reading.as_ref() != Some(&reading) || checkpoint.transport != Some(transport) {
         checkpoint.reading = Some(reading.clone());
@@ -206,7 +206,7 @@ pub(super) async fn store(
             }
         })
         .buffer_unordered(VOLUMES_AT_ONCE);
-    Box::pin(context.making.all(volumes)).await?;
+    boxed(|| context.making.all(volumes)).await?;
 
     context.enter("seal");
     let metadata =

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use snapferry_aws::Account;
-use snapferry_transfer::{BlockSource, DeviceSource, ErrorClass, TransferError};
+use snapferry_transfer::{BlockSource, DeviceSource, ErrorClass, TransferError, boxed};
 use snapferry_types::block::BLOCKS_PER_GIB;
 use snapferry_types::{SnapshotId, Transport, VolumeId};
 
@@ -73,7 +73,7 @@ impl Reader {
             size_gib: n_blocks.div_ceil(BLOCKS_PER_GIB),
             kms_key_id: None,
         };
-        let attached = Box::pin(node.attach(context, &service, &wanted)).await?;
+        let attached = boxed(|| node.attach(context, &service, &wanted)).await?;
         let source = DeviceSource::open(&attached.device, n_blocks, Some(listing))?;
         Ok(Self { source: Arc::new(source), attached: Some((service, attached)), copy })
     }

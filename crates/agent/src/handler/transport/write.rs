@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use snapferry_aws::ec2::{self, NewCopy};
 use snapferry_aws::{Account, SessionScope};
-use snapferry_transfer::{BlockTarget, DeviceTarget, ErrorClass, HighWater, Overwrite, TransferError};
+use snapferry_transfer::{BlockTarget, DeviceTarget, ErrorClass, HighWater, Overwrite, TransferError, boxed};
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind, Purpose};
 use snapferry_types::{SnapshotId, Transport};
 
@@ -47,8 +47,8 @@ pub(in super::super) async fn stage(
         return Ok(Staged { config: what.config, snapshot, is_rekeyed: false });
     }
     let (service, ours) = match transport {
-        Transport::HotAdd => Box::pin(by_hot_add(context, &what, marks)).await?,
-        Transport::Import => Box::pin(import::run(context, &what, marks)).await?,
+        Transport::HotAdd => boxed(|| by_hot_add(context, &what, marks)).await?,
+        Transport::Import => boxed(|| import::run(context, &what, marks)).await?,
         Transport::EbsDirect => {
             return Err(TransferError::new(ErrorClass::Internal, "ebs_direct needs no service account"));
         }
@@ -110,7 +110,7 @@ async fn by_hot_add(
         size_gib: what.config.size_gib,
         kms_key_id: context.shared.transit_kms_key_id.clone().filter(|_| what.config.encrypted),
     };
-    let attached = Box::pin(node.attach(context, &service, &wanted)).await?;
+    let attached = boxed(|| node.attach(context, &service, &wanted)).await?;
     // Of an encrypted volume nobody says what a block reads as that was never written.
     let overwrite = if what.config.encrypted { Overwrite::Used } else { Overwrite::Blank };
     let target = DeviceTarget::open(&attached.device, what.volume.n_blocks, overwrite)?;
