@@ -153,7 +153,7 @@ pub enum AwsError {
     },
     /// The far side cannot be reached, hung, or failed.
     #[error(
-        "{action} on {resource}: AWS cannot be reached or failed: {cause}; check that the region is right and the network path to its endpoint, or try again later"
+        "{action} on {resource}: AWS cannot be reached or failed: {cause}; check that the region is right, and the network path to its endpoint, or try again later"
     )]
     Unavailable {
         /// IAM action.
