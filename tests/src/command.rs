@@ -1,13 +1,18 @@
 //! The operator's command line.
 
 use std::ffi::OsStr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use awssim::Running;
 use serde_json::Value;
 use snapferry_api::Client;
 use snapferry_api::job::Job;
 use snapferry_testkit::workspace_binary;
 use tokio::process::Command;
+
+use crate::faults::set_role;
+use crate::rig::{ACCOUNT, ELSEWHERE, EXTERNAL_ID, REGION, SERVICE};
 
 /// The command line with the server that it asks.
 #[derive(Debug, Clone)]
@@ -78,5 +83,32 @@ impl CommandLine {
         let shown = self.json(&arguments).await?;
         let id = shown.get("id").and_then(Value::as_str).with_context(|| format!("no job: {shown:#}"))?;
         Ok(Client::new(&self.server, self.token.as_deref().map(Into::into))?.job(id.parse()?).await?)
+    }
+    /// Makes both accounts in AWS and registers them, with secrets in files of `dir`; answers the tenant's id.
+    ///
+    /// # Errors
+    /// What was refused.
+    pub async fn register(&self, sim: &Running, dir: &Path) -> Result<String> {
+        let world = &sim.context().world;
+        let key = world.create_user(SERVICE, "snapferry", Vec::new());
+        world.create_account(ACCOUNT);
+        let role = set_role(sim, EXTERNAL_ID, Vec::new());
+        let file = |name: &str, text: &str| -> Result<String> {
+            std::fs::write(dir.join(name), text)?;
+            Ok(dir.join(name).display().to_string())
+        };
+        let secret = file("service.secret", &key.secret_access_key)?;
+        let external_id = file("external-id", EXTERNAL_ID)?;
+        let endpoint = sim.endpoint();
+        let place = ["--region", REGION, "--region", ELSEWHERE, "--endpoint-url", &endpoint];
+        let admin = ["hypervisor", "add-admin", "provider", "--account", SERVICE];
+        let sign_in = ["--access-key-id", &key.access_key_id, "--secret-file", &secret];
+        let admin = self.json(&[&admin[..], &place, &sign_in].concat()).await?;
+        let admin = admin.get("id").and_then(Value::as_str).context("the service account has no id")?;
+        let tenant = ["hypervisor", "add-tenant", "customer", "--account", ACCOUNT];
+        let sign_in = ["--role-arn", &role, "--external-id-file", &external_id];
+        let uses = ["--use-admin-account-resources", admin];
+        let tenant = self.json(&[&tenant[..], &place, &sign_in, &uses].concat()).await?;
+        Ok(tenant.get("id").and_then(Value::as_str).context("the tenant has no id")?.to_owned())
     }
 }

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use awssim::{Config, Running, Server};
-use serde_json::Value;
 use snapferry_testkit::{Process, eventually, free_port};
 
 use crate::command::CommandLine;
-use crate::faults::set_role;
-use crate::rig::{ACCOUNT, ELSEWHERE, EXTERNAL_ID, REGION, SERVICE};
+use crate::rig::{REGION, SERVICE};
 use crate::transports::{Machine, Resources};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -40,9 +38,7 @@ impl OneProcess {
         let dir = folder.path().to_owned();
         let listen = "127.0.0.1:0".parse()?;
         let sim = Server::start(Config { listen, data_dir: dir.join("aws") }).await?;
-        let key = sim.context().world.create_user(SERVICE, "snapferry", Vec::new());
-        sim.context().world.create_account(ACCOUNT);
-        let role = set_role(&sim, EXTERNAL_ID, Vec::new());
+        sim.context().world.create_account(SERVICE);
         let of_agent = if with_service_resources {
             Resources::make(&sim)?.of_agent(&sim, &dir, "agent", Machine::default())?.1
         } else {
@@ -63,7 +59,7 @@ impl OneProcess {
         let shell = CommandLine { server: format!("http://127.0.0.1:{http}"), token: None };
         let mut one = Self { process, sim, shell, tenant: String::new(), dir, _folder: folder };
         one.wait().await?;
-        one.tenant = one.register(&key.access_key_id, &key.secret_access_key, &role).await?;
+        one.tenant = one.shell.register(&one.sim, &one.dir).await?;
         Ok(one)
     }
 
@@ -82,26 +78,6 @@ impl OneProcess {
     async fn wait(&self) -> Result<()> {
         let is_up = || async { self.shell.succeed(&["media-agent", "list"]).await.is_ok() };
         eventually(BOUND, "it is up", is_up).await.with_context(|| self.process.log().unwrap_or_default())
-    }
-
-    /// Registers both accounts by the command line; answers the tenant's id.
-    async fn register(&self, key_id: &str, secret: &str, role: &str) -> Result<String> {
-        let file = |name: &str, text: &str| -> Result<String> {
-            std::fs::write(self.dir.join(name), text)?;
-            Ok(self.dir.join(name).display().to_string())
-        };
-        let (secret, external_id) = (file("service.secret", secret)?, file("external-id", EXTERNAL_ID)?);
-        let endpoint = self.sim.endpoint();
-        let place = ["--region", REGION, "--region", ELSEWHERE, "--endpoint-url", &endpoint];
-        let admin = ["hypervisor", "add-admin", "provider", "--account", SERVICE];
-        let sign_in = ["--access-key-id", key_id, "--secret-file", &secret];
-        let admin = self.shell.json(&[&admin[..], &place, &sign_in].concat()).await?;
-        let admin = admin.get("id").and_then(Value::as_str).context("the service account has no id")?;
-        let tenant = ["hypervisor", "add-tenant", "customer", "--account", ACCOUNT];
-        let sign_in = ["--role-arn", role, "--external-id-file", &external_id];
-        let uses = ["--use-admin-account-resources", admin];
-        let tenant = self.shell.json(&[&tenant[..], &place, &sign_in, &uses].concat()).await?;
-        Ok(tenant.get("id").and_then(Value::as_str).context("the tenant has no id")?.to_owned())
     }
 }
 

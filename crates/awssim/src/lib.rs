@@ -3,6 +3,7 @@
 //! files and snapshots as what changed, and can be slow, throttled or broken on purpose ([`faults`]).
 
 pub mod admin;
+pub mod disks;
 pub mod ebs;
 pub mod faults;
 pub mod server;

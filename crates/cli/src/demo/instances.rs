@@ -3,15 +3,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use awssim::Context as Sim;
-use awssim::store::BlockStore;
-use snapferry_types::{BLOCK_SIZE, InstanceId, VolumeId};
+use awssim::disks::{self, Disk, FileSystem};
+use snapferry_types::{InstanceId, VolumeId};
 
 use super::accounts::{REGION, TENANT};
-use super::disk::{Disk, FileSystem};
+use super::image;
 use super::stage::Stage;
-use super::{extent, image};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -60,7 +59,7 @@ struct Source {
 
 impl Source {
     fn of(disk: Disk, size: u64) -> Self {
-        Self { image: disk.image.clone(), disk: Some(disk), size }
+        Self { image: disk.image().to_owned(), disk: Some(disk), size }
     }
 }
 
@@ -75,7 +74,7 @@ fn launch(
     let placed = sim.place_instance(TENANT, REGION, name, platform, &sizes)?;
     let mut volumes = Vec::new();
     for (id, source) in placed.volumes.iter().zip(sources) {
-        fill(&sim.store, id, &source.image)?;
+        disks::fill(&sim.store, id, &source.image)?;
         volumes.push(DemoVolume {
             id: id.parse()?,
             disk: source.disk,
@@ -86,21 +85,13 @@ fn launch(
     Ok(DemoInstance { id: placed.instance.parse()?, name, volumes })
 }
 
-/// Writes the image's data into the volume; what is a hole in the one stays a hole in the other.
-fn fill(store: &BlockStore, volume: &str, image: &Path) -> Result<()> {
-    let file = File::open(image).with_context(|| format!("open {}", image.display()))?;
-    extent::for_each_data(&file, |offset, bytes| {
-        store.write_volume(volume, offset, bytes).map_err(std::io::Error::other)
-    })
-}
-
 impl DemoInstance {
     /// Changes every file system a little and writes what changed into the volumes.
     pub(super) fn change(&mut self, stage: &Stage, folder: &Path) -> Result<()> {
         for (n, volume) in self.volumes.iter().enumerate() {
             let Some(disk) = &volume.disk else { continue };
             disk.change(folder, "today.bin", 12 * MIB, 100 + n as u64)?;
-            write_changes(&stage.sim.context().store, volume.id.as_str(), &volume.image)?;
+            disks::update(&stage.sim.context().store, volume.id.as_str(), &volume.image)?;
         }
         Ok(())
     }
@@ -112,7 +103,7 @@ impl DemoInstance {
             let source = File::open(&volume.image)?;
             let target = File::create(&copy)?;
             target.set_len(source.metadata()?.len())?;
-            extent::for_each_data(&source, |offset, bytes| {
+            disks::for_each_data(&source, |offset, bytes| {
                 std::os::unix::fs::FileExt::write_all_at(&target, bytes, offset)
             })?;
             volume.truths.push((moment, copy));
@@ -126,19 +117,4 @@ impl DemoVolume {
     pub(super) fn truth(&self, moment: &str) -> Option<&Path> {
         self.truths.iter().find(|(kept, _)| *kept == moment).map(|(_, path)| path.as_path())
     }
-}
-
-/// Writes the blocks in which image and volume differ.
-fn write_changes(store: &BlockStore, volume: &str, image: &Path) -> Result<()> {
-    let file = File::open(image)?;
-    extent::for_each_data(&file, |offset, bytes| {
-        for (n, block) in bytes.chunks(BLOCK_SIZE).enumerate() {
-            let at = offset + (n * BLOCK_SIZE) as u64;
-            let now = store.read_volume(volume, at, block.len()).map_err(std::io::Error::other)?;
-            if now != block {
-                store.write_volume(volume, at, block).map_err(std::io::Error::other)?;
-            }
-        }
-        Ok(())
-    })
 }

@@ -4,9 +4,6 @@
 
 mod accounts;
 mod compare;
-mod content;
-mod disk;
-mod extent;
 mod figures;
 mod image;
 mod instances;

@@ -12,10 +12,10 @@ const STEP: usize = 1 << 20;
 
 /// Calls `take(offset, bytes)` for every stretch of data, in order, in pieces of at most 1 MiB that never cross a
 /// multiple of 1 MiB.
-pub(super) fn for_each_data(
-    file: &File,
-    mut take: impl FnMut(u64, &[u8]) -> std::io::Result<()>,
-) -> Result<()> {
+///
+/// # Errors
+/// The file's, or that of `take`.
+pub fn for_each_data(file: &File, mut take: impl FnMut(u64, &[u8]) -> std::io::Result<()>) -> Result<()> {
     let mut buffer = vec![0_u8; STEP];
     let mut offset = 0_u64;
     loop {

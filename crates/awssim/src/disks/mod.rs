@@ -1,5 +1,9 @@
-//! Disks with real file systems, made without mounting anything: GPT by the `gpt` crate, ext4 by `mke2fs -d` and
-//! `debugfs`, NTFS by `mkntfs` and `ntfscp`. A disk is a sparse raw file; what was never written is a hole.
+//! Disks with real file systems for instances, made without mounting anything: GPT by the `gpt` crate, ext4 by `mke2fs -d`
+//! and `debugfs` (e2fsprogs), NTFS by `mkntfs` and `ntfscp` (ntfs-3g). A disk is a sparse raw file; what was never written
+//! is a hole, and so it is in the volume that it is copied into.
+
+mod content;
+mod extent;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -9,9 +13,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use gpt::disk::LogicalBlockSize;
 use gpt::partition_types;
+use snapferry_types::BLOCK_SIZE;
 
-use super::content;
-use super::extent;
+use crate::store::BlockStore;
+
+pub use extent::for_each_data;
 
 /// Where the first partition begins: 1 MiB, as every installer has it.
 const PARTITION_OFFSET: u64 = 1 << 20;
@@ -21,28 +27,32 @@ const TAIL: u64 = 1 << 20;
 
 /// A file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileSystem {
-    /// Linux.
+pub enum FileSystem {
+    /// As Linux instances have it.
     Ext4,
-    /// Windows.
+    /// As Windows instances have it.
     Ntfs,
 }
 
-/// A disk being prepared.
+/// A disk of one partition.
 #[derive(Debug)]
-pub(super) struct Disk {
-    pub(super) label: &'static str,
+pub struct Disk {
+    label: String,
     file_system: FileSystem,
     partition: PathBuf,
-    pub(super) image: PathBuf,
+    image: PathBuf,
     size: u64,
 }
 
 impl Disk {
-    /// Makes a disk of `size` bytes with files of `fill` bytes in all.
-    pub(super) fn make(
+    /// Makes a disk of `size` bytes in `folder`, with files of `fill` bytes in all: text, noise, and copies of that. The same
+    /// `seed` makes the same files.
+    ///
+    /// # Errors
+    /// Names the tool that is missing or failed, with what it wrote.
+    pub fn make(
         folder: &Path,
-        label: &'static str,
+        label: &str,
         file_system: FileSystem,
         size: u64,
         fill: u64,
@@ -70,13 +80,22 @@ impl Disk {
         }
         std::fs::remove_dir_all(&files)?;
         let image = folder.join(format!("{label}.img"));
-        let disk = Self { label, file_system, partition, image, size };
+        let disk = Self { label: label.to_owned(), file_system, partition, image, size };
         disk.assemble()?;
         Ok(disk)
     }
 
+    /// The disk as a sparse raw file.
+    #[must_use]
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
     /// Adds a file of `bytes` to the file system, as a day's work would.
-    pub(super) fn change(&self, folder: &Path, name: &str, bytes: u64, seed: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn change(&self, folder: &Path, name: &str, bytes: u64, seed: u64) -> Result<()> {
         let source = folder.join(name);
         content::write_file(&source, bytes, seed)?;
         match self.file_system {
@@ -114,10 +133,39 @@ impl Disk {
             FileSystem::Ext4 => partition_types::LINUX_FS,
             FileSystem::Ntfs => partition_types::BASIC,
         };
-        table.add_partition(self.label, self.size - PARTITION_OFFSET - TAIL, kind, 0, Some(2_048))?;
+        table.add_partition(&self.label, self.size - PARTITION_OFFSET - TAIL, kind, 0, Some(2_048))?;
         table.write()?;
         Ok(())
     }
+}
+
+/// Writes an image's data into a new volume; what is a hole in the one stays a hole in the other.
+///
+/// # Errors
+/// The file's, or the store's.
+pub fn fill(store: &BlockStore, volume: &str, image: &Path) -> Result<()> {
+    let file = File::open(image).with_context(|| format!("open {}", image.display()))?;
+    for_each_data(&file, |offset, bytes| {
+        store.write_volume(volume, offset, bytes).map_err(std::io::Error::other)
+    })
+}
+
+/// Writes the blocks in which an image and a volume of it differ, as a day's work on the instance would.
+///
+/// # Errors
+/// As [`fill`].
+pub fn update(store: &BlockStore, volume: &str, image: &Path) -> Result<()> {
+    let file = File::open(image).with_context(|| format!("open {}", image.display()))?;
+    for_each_data(&file, |offset, bytes| {
+        for (n, block) in bytes.chunks(BLOCK_SIZE).enumerate() {
+            let at = offset + (n * BLOCK_SIZE) as u64;
+            let now = store.read_volume(volume, at, block.len()).map_err(std::io::Error::other)?;
+            if now != block {
+                store.write_volume(volume, at, block).map_err(std::io::Error::other)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn copy_into_ntfs(partition: &Path, file: &Path) -> Result<()> {

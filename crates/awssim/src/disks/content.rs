@@ -1,4 +1,4 @@
-//! What the demo's files hold: text that compresses, noise that does not, and copies that deduplicate, all from a
+//! What the files hold: text that compresses, noise that does not, and copies that deduplicate, all from a
 //! seed, so that every run moves the same bytes.
 
 use std::fs::File;
