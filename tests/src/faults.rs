@@ -7,10 +7,11 @@ use awssim::Running;
 use awssim::faults::{Effect, Rule};
 use serde_json::{Value, json};
 use snapferry_api::fleet::{LastScrub, Maintenance};
+use snapferry_api::hypervisor::{CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
 use snapferry_api::job::{Job, JobState, Task};
 use snapferry_api::page::PageQuery;
 use snapferry_testkit::eventually;
-use snapferry_types::{JobId, MediaAgentId};
+use snapferry_types::{HypervisorId, JobId, MediaAgentId};
 
 use crate::processes::BOUND;
 use crate::rig::{ACCOUNT, EXTERNAL_ID, Rig, SERVICE};
@@ -103,6 +104,26 @@ impl Rig {
         })
         .await?;
         Ok((id, media_agent().await?.last_scrub.context("what the scrub found")?))
+    }
+
+    /// Registers the tenant's account once more, in another region.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn tenant_in(&self, region: &str) -> Result<HypervisorId> {
+        let sign_in = TenantSignIn::AssumeRole {
+            role_arn: format!("arn:aws:iam::{ACCOUNT}:role/snapferry"),
+            external_id: EXTERNAL_ID.into(),
+        };
+        let request = CreateHypervisor {
+            name: format!("customer-{region}"),
+            account: ACCOUNT.parse()?,
+            regions: vec![region.parse()?],
+            endpoint_url: Some(self.sim.endpoint()),
+            read_as: ReadAs::Tenant,
+            role: CreateRole::Tenant { use_admin_account_resources: self.provider, sign_in },
+        };
+        Ok(self.client.create_hypervisor(&request).await?.id)
     }
 
     /// Waits until the tenant has so many snapshots and volumes, and no image.

@@ -6,6 +6,7 @@ mod config;
 mod disk;
 mod faults;
 mod instance;
+mod late;
 mod moving;
 mod one_process;
 mod outsider;

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use snapferry_api::fleet::Maintenance;
-use snapferry_api::job::{Job, JobState};
+use snapferry_api::instance::InstanceQuery;
+use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_testkit::eventually;
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
-use snapferry_types::TaskState;
+use snapferry_types::{TaskState, TransportWish};
 
 /// So many blocks are read before the others wait: what is done then comes in the middle of the transfer.
 const HELD_AFTER: u64 = 20;
@@ -178,11 +179,19 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
     .unwrap();
     rig.agents[0].sigstop().await.unwrap();
     rig.add_agent().unwrap();
+    let follows = |job: &Job| job.tasks[0].attempts == 2 && job.tasks[0].state == TaskState::Running;
+    let job = rig.wait(id, "another agent has the task", follows).await.unwrap();
+    // The woken agent sees by its own clock that it is late. One whose clock is wrong would say that it is done.
+    let late = rig.finish_as(job.tasks[0].id, 1).await.unwrap().unwrap_err();
+    assert_eq!(late.code(), tonic::Code::FailedPrecondition, "{late}");
+    assert!(late.message().contains("the fence is stale"), "{late}");
+    rig.agents[0].sigcont().unwrap();
+    rig.agents[0].wait_for_line("stopping", Duration::from_secs(30)).await.unwrap();
+    let job = rig.client.job(id).await.unwrap();
+    assert!(follows(&job), "the late agent's word counted: {job:#?}");
     rig.let_go();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 2, "the stopped agent kept its lease");
-    rig.agents[0].sigcont().unwrap();
-    rig.agents[0].wait_for_line("stopping", Duration::from_secs(30)).await.unwrap();
     let points = rig.client.recovery_points(&Default::default()).await.unwrap().items;
     assert_eq!(points.len(), 1, "the late agent's work was taken");
     let restored = rig.succeed(rig.restore(points[0].id).await.unwrap()).await.unwrap();
@@ -306,4 +315,32 @@ async fn an_unknown_instance_is_named_and_not_retried() {
     let error = job.tasks[0].error.as_ref().unwrap();
     assert_eq!((error.class.as_str(), job.tasks[0].attempts), ("not_found", 1));
     assert!(error.message.contains("i-0123456789abcdef0"), "{}", error.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_aws_does_not_have_is_named_and_not_retried() {
+    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let nowhere = "mars-north-1";
+    let tenant = rig.tenant_in(nowhere).await.unwrap();
+    let listed = rig.client.instances(tenant, &InstanceQuery::default()).await.unwrap_err().to_string();
+    let backup = StreamingBackup {
+        hypervisor: tenant,
+        instances: vec!["i-0123456789abcdef0".parse().unwrap()],
+        region: None,
+        media_agent: None,
+        full: false,
+        transport: TransportWish::default(),
+        retention: None,
+    };
+    let job = rig.submit(Work::StreamingBackup(backup)).await.unwrap();
+    let (_, task) = rig.fail(job).await.unwrap();
+    let error = task.error.unwrap();
+    assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+    for text in [listed, error.message] {
+        assert!(
+            text.contains("AWS has no region mars-north-1") && text.contains("describe-regions"),
+            "{text}"
+        );
+    }
+    rig.left(0, 0).await.unwrap();
 }

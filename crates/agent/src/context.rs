@@ -278,8 +278,9 @@ impl TaskContext {
             return Ok(account.clone());
         }
         let purpose = SessionPurpose::task(self.spec.task, scope);
-        let account = Account::open_with(&self.shared.clients, access, purpose).await?;
-        account.verify().await?;
+        let shared = &self.shared;
+        let account =
+            Account::open_verified(&shared.clients, access, purpose, shared.region.as_str()).await?;
         // Two that open the same at a time have a session each; both are counted.
         lock(&self.accounts).push((scope, account.clone()));
         Ok(account)

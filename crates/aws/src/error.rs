@@ -163,6 +163,16 @@ pub enum AwsError {
         /// The chain of causes.
         cause: String,
     },
+    /// There is no such region, or it is not enabled.
+    #[error(
+        "AWS has no region {region}, or account {account} has not enabled it; register the account with regions that `aws ec2 describe-regions` lists for it"
+    )]
+    NoSuchRegion {
+        /// As registered.
+        region: String,
+        /// The account that was asked.
+        account: String,
+    },
     /// The object went into a state that it never leaves.
     #[error("{what} {id} ended as {state}: {message}")]
     Failed {
@@ -246,6 +256,7 @@ impl AwsError {
             Self::Invalid { .. }
             | Self::Unrelated { .. }
             | Self::Failed { .. }
+            | Self::NoSuchRegion { .. }
             | Self::BucketElsewhere { .. }
             | Self::File { .. } => ErrorClass::Invalid,
             Self::Busy { .. }

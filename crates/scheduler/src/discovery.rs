@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use snapferry_api::instance::{Instance, InstanceVolume};
 use snapferry_aws::ec2::{InstanceSummary, list_instances};
-use snapferry_aws::{Account, SessionPurpose, SessionScope};
+use snapferry_aws::{Account, Clients, SessionPurpose, SessionScope};
 use snapferry_types::Region;
 use snapferry_types::access::AccountAccess;
 use thiserror::Error;
@@ -12,6 +12,9 @@ use crate::store::StoreError;
 
 /// Instances in one answer; an account with more is asked for one region at a time.
 const MAX_INSTANCES: usize = 20_000;
+
+/// The region that no account can disable (outside China and GovCloud, where it answers nobody).
+const EVERYWHERE: &str = "us-east-1";
 
 /// An account that could not be looked at.
 #[derive(Debug, Error)]
@@ -45,8 +48,8 @@ impl Discovery for AwsDiscovery {
             DiscoveryError::Aws(format!("look into account {} in {}: {error}", access.account, access.region))
         };
         let purpose = SessionPurpose::named("discovery", SessionScope::Discover);
-        let account = Account::open(access, purpose).await.map_err(failed)?;
-        account.verify().await.map_err(failed)?;
+        let opened = Account::open_verified(Clients::of_process(), access, purpose, EVERYWHERE).await;
+        let account = opened.map_err(failed)?;
         let mut instances = Vec::new();
         let mut page = None;
         loop {

@@ -17,6 +17,7 @@ use snapferry_types::access::SignIn;
 use snapferry_types::{AccountAccess, AccountId, Region};
 
 use crate::calls::CallCounter;
+use crate::ec2::region_exists;
 use crate::error::{Asked, AwsError};
 use crate::session::chain::{ChainProvider, CredentialChain};
 use crate::session::clients::Clients;
@@ -144,6 +145,44 @@ impl Account {
                 sts: aws_sdk_sts::Client::from_conf(sts),
             }),
         })
+    }
+
+    /// Signs in and checks whose account it is: [`Account::open_with`], then [`Account::verify`]. Where the region does
+    /// not answer, the region `known`, which should, is asked whether it is one of the account at all.
+    ///
+    /// # Errors
+    /// [`AwsError::NoSuchRegion`]; those of the two steps.
+    pub async fn open_verified(
+        clients: &Clients,
+        access: &AccountAccess,
+        purpose: SessionPurpose,
+        known: &str,
+    ) -> Result<Self, AwsError> {
+        let silence = match Self::open_and_verify(clients, access, purpose.clone()).await {
+            Err(silence @ AwsError::Unavailable { .. }) if access.region.as_str() != known => silence,
+            opened_or_refused => return opened_or_refused,
+        };
+        // What cannot be asked either explains nothing.
+        let Ok(known) = known.parse() else { return Err(silence) };
+        let there = AccountAccess { region: known, ..access.clone() };
+        let Ok(there) = Self::open_with(clients, &there, purpose).await else { return Err(silence) };
+        match region_exists(&there, &access.region).await {
+            Ok(false) => Err(AwsError::NoSuchRegion {
+                region: access.region.to_string(),
+                account: access.account.to_string(),
+            }),
+            Ok(true) | Err(_) => Err(silence),
+        }
+    }
+
+    async fn open_and_verify(
+        clients: &Clients,
+        access: &AccountAccess,
+        purpose: SessionPurpose,
+    ) -> Result<Self, AwsError> {
+        let account = Self::open_with(clients, access, purpose).await?;
+        account.verify().await?;
+        Ok(account)
     }
 
     /// Checks with GetCallerIdentity that the credentials belong to the account they are registered for.

@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::device::Devices;
-use crate::faults::body::ReplyBody;
+use crate::faults::body::{self, ReplyBody};
 use crate::faults::{Call, Faults, Refusal};
 use crate::import::{self, Imports};
 use crate::s3::ObjectFiles;
 use crate::store::{BlockStore, StoreError};
-use crate::world::{Caller, World};
+use crate::world::{Caller, REGIONS, World};
 use crate::{admin, ebs, ec2, kms, s3, sts};
 use form::Form;
 use sigv4::{ChunkSigner, KeyCache, Signed};
@@ -238,6 +238,8 @@ async fn serve(context: Arc<Context>, request: Request<Incoming>) -> Response<Re
             "s3" => s3::refuse(refusal),
             service => reply::error(service, &refusal),
         },
+        // AWS has no address for it.
+        Ok(signed) if !REGIONS.contains(&signed.region.as_str()) => Response::new(body::lost()),
         Ok(signed) if signed.service == "s3" => s3::serve(&context, &signed, &parts, body).await,
         Ok(signed) if signed.service == "ebs" => serve_ebs(&context, signed, parts, body)
             .await
