@@ -1,5 +1,5 @@
-//! A restore by EBS direct that is killed goes on where it was, and puts no more than a page of blocks twice. Separate
-//! processes, a real RabbitMQ.
+//! A restore by EBS direct that is killed goes on where it was, and puts no more than a page of blocks twice, of all its volumes
+//! together. Separate processes, a real RabbitMQ.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, TestInstance, write_data
 use snapferry_types::{BLOCK_SIZE, LEAF_BLOCKS};
 
 const MIB: u64 = 1 << 20;
-/// Pages of the volume that are written, of each so many MiB of data and then of zeroes: two blocks a MiB.
-const PAGES: u64 = 6;
+/// Pages of each volume that are written, of each so many MiB of data and then of zeroes: two blocks a MiB.
+const PAGES: u64 = 3;
 const DATA_MIB: u64 = 20;
 const ZERO_MIB: u64 = 200;
 const PAGE_MIB: u64 = 512;
@@ -22,16 +22,16 @@ const PUT_AT_KILL: u64 = 1_500;
 async fn a_killed_restore_puts_no_more_than_a_page_of_blocks_twice() {
     let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
     let sim = rig.sim.context().clone();
-    let placed = sim.place_instance(ACCOUNT, REGION, "one", None, &[4]).unwrap();
-    let volume = placed.volumes[0].clone();
-    for page in 0..PAGES {
+    let placed = sim.place_instance(ACCOUNT, REGION, "one", None, &[2, 2]).unwrap();
+    for (volume, page) in placed.volumes.iter().flat_map(|volume| (0..PAGES).map(move |page| (volume, page)))
+    {
         let offset = page * PAGE_MIB;
-        write_data(&sim, &volume, offset, DATA_MIB, page + 1).unwrap();
+        write_data(&sim, volume, offset, DATA_MIB, page + 1).unwrap();
         for n in 0..ZERO_MIB {
-            sim.store.write_volume(&volume, (offset + 100 + n) * MIB, &vec![0; 2 * BLOCK_SIZE]).unwrap();
+            sim.store.write_volume(volume, (offset + 100 + n) * MIB, &vec![0; 2 * BLOCK_SIZE]).unwrap();
         }
     }
-    let n_written = PAGES * (DATA_MIB + ZERO_MIB) * 2;
+    let n_written = 2 * PAGES * (DATA_MIB + ZERO_MIB) * 2;
     let instance = TestInstance::of(&sim, placed).unwrap();
     let content = instance.content(&sim).unwrap();
     let backup = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_killed_restore_puts_no_more_than_a_page_of_blocks_twice() {
     let n_twice = sim.store.stats().n_repeated_puts;
     assert!(n_twice > 0, "the next attempt cannot know which of the last blocks arrived");
     assert!(n_twice <= u64::from(LEAF_BLOCKS), "{n_twice} of {n_written} blocks were put twice");
-    assert_eq!(rig.calls("ebs", "StartSnapshot"), 1, "the next attempt began another snapshot");
+    assert_eq!(rig.calls("ebs", "StartSnapshot"), 2, "the next attempt began another snapshot");
     instance.check(&sim, &restored, &content).unwrap();
-    rig.left(1, 2).await.unwrap();
+    rig.left(2, 4).await.unwrap();
 }

@@ -43,7 +43,7 @@ pub use copy::{CopySummary, copy_blocks, resume_copy};
 pub use device::{DeviceSource, DeviceTarget, Overwrite};
 pub use error::{ErrorClass, TransferError};
 pub use file::{FileSource, FileTarget};
-pub use high_water::HighWater;
+pub use high_water::{Ahead, HighWater};
 pub use image::{DiskImage, ImageFormat, ImageInfo, convert_to_stream_vmdk, inspect_image};
 pub use open::sha256;
 pub use pool::WorkPool;

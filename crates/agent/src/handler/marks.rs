@@ -3,7 +3,7 @@
 //!
 //! While blocks are written one writer records it, so that volumes that are written side by side never overwrite each
 //! other's marks; what is written beyond the recorded mark is written again by a next attempt. By EBS direct that is a page
-//! of blocks at most: [`Marks::recorded`] holds the writing back. What must not be lost is saved by [`Marks::save`],
+//! of blocks at most, of all volumes together: [`Marks::recorded`] and [`Marks::ahead`] hold the writing back. What must not be lost is saved by [`Marks::save`],
 //! which returns when it is recorded; never while blocks are written.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use snapferry_transfer::{ErrorClass, TransferError};
+use snapferry_transfer::{Ahead, ErrorClass, TransferError};
 use snapferry_types::{Transport, VolumeId};
 use snapferry_wire::v1;
 use snapferry_wire::v1::record_request::Step;
@@ -26,7 +26,7 @@ use crate::context::TaskContext;
 
 /// How often marks are recorded that rise slowly.
 const MARK_PERIOD: Duration = Duration::from_millis(500);
-/// Blocks after which a mark is recorded sooner, so that the page of blocks that may be written beyond it is never used up:
+/// Blocks, of all volumes, after which marks are recorded sooner, so that the page of blocks that may be written beyond it is never used up:
 /// at the quota of 1,000 blocks a second four times a second.
 const MARK_BLOCKS: u32 = 256;
 /// How often at most, whatever the rate: an update of one row by the scheduler.
@@ -75,6 +75,7 @@ struct ResultMark {
 pub(super) struct Marks {
     checkpoint: watch::Sender<Checkpoint>,
     recorders: Mutex<Recorders>,
+    ahead: Ahead,
 }
 
 /// Those who wait for marks to be recorded.
@@ -100,7 +101,11 @@ impl Marks {
                 TransferError::new(ErrorClass::Internal, format!("read the task's checkpoint: {error}"))
             })?
         };
-        Ok(Self { checkpoint: watch::Sender::new(checkpoint), recorders: Mutex::default() })
+        Ok(Self {
+            checkpoint: watch::Sender::new(checkpoint),
+            recorders: Mutex::default(),
+            ahead: Ahead::default(),
+        })
     }
 
     /// The block from which a volume is to be written into a target.
@@ -117,6 +122,11 @@ impl Marks {
             recorders.by_volume.insert(volume.clone(), (target.to_owned(), sender));
         }
         receiver
+    }
+
+    /// The page of blocks that the task's volumes may write beyond what is recorded of them.
+    pub(super) fn ahead(&self) -> Ahead {
+        self.ahead.clone()
     }
 
     fn recorders(&self) -> MutexGuard<'_, Recorders> {
@@ -261,10 +271,11 @@ impl Marks {
         tokio::time::sleep(SHORTEST_PERIOD).await;
         let mut now = self.checkpoint.subscribe();
         let is_much = |now: &Checkpoint| {
-            now.written.iter().any(|(volume, written)| {
+            let rises = now.written.iter().map(|(volume, written)| {
                 let before = recorded.written.get(volume).map_or(0, |written| written.block);
-                written.block.saturating_sub(before) >= MARK_BLOCKS
-            })
+                written.block.saturating_sub(before)
+            });
+            rises.fold(0, u32::saturating_add) >= MARK_BLOCKS
         };
         let _much_or_late =
             tokio::time::timeout(MARK_PERIOD.saturating_sub(SHORTEST_PERIOD), now.wait_for(is_much)).await;

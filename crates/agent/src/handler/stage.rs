@@ -150,7 +150,7 @@ async fn stage(
     let (id, written_to) = (&volume.volume_id, snapshot.as_str());
     let mut rise = |block| marks.rise(id, written_to, block);
     let mark = HighWater::new(marks.resume_block(id, written_to), &mut rise);
-    let mark = mark.recorded(marks.recorded(id, written_to));
+    let mark = mark.recorded(marks.recorded(id, written_to), marks.ahead());
     content
         .write(context, &volume, Arc::new(target), mark, context.new_transfer())
         .await

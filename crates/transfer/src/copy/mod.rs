@@ -244,7 +244,7 @@ impl Copy<'_> {
                 self.to_write.push_back((sequence, Work::Holes(range)));
                 continue;
             }
-            if self.beyond_mark.is_full() {
+            if self.ahead.is_none() || self.beyond_mark.is_full() {
                 return;
             }
             let Some(listed) = self.ahead.take() else { return };

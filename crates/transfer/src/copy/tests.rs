@@ -11,7 +11,7 @@ use super::{CopySummary, resume_copy};
 use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
 use crate::fault::{Fault, FaultPlan, Faulty, When};
-use crate::high_water::HighWater;
+use crate::high_water::{Ahead, HighWater};
 use crate::sink::{BlockTarget, TargetNeeds};
 use crate::twin::{MemoryVolume, linear_aggregate, seeded_block};
 use crate::zero::zero_block;
@@ -138,7 +138,7 @@ async fn no_more_than_a_page_of_blocks_is_written_beyond_what_is_recorded() {
         let (volume, target) = (volume.clone(), target.clone());
         async move {
             let mut rise = |block| _ = told.send(block);
-            let mark = HighWater::new(0, &mut rise).recorded(recorded);
+            let mark = HighWater::new(0, &mut rise).recorded(recorded, Ahead::default());
             let budget = ByteBudget::new(8 << 20);
             resume_copy(volume, target, budget, mark, Arc::default(), CancellationToken::new()).await
         }
@@ -173,7 +173,7 @@ async fn a_copy_ends_when_nobody_records_any_more() {
     let (record, recorded) = watch::channel(0);
     drop(record);
     let mut rise = |_| {};
-    let mark = HighWater::new(0, &mut rise).recorded(recorded);
+    let mark = HighWater::new(0, &mut rise).recorded(recorded, Ahead::default());
     let budget = ByteBudget::new(8 << 20);
     let copied = resume_copy(volume, target.clone(), budget, mark, Arc::default(), CancellationToken::new());
     assert_eq!(copied.await.unwrap_err().class, ErrorClass::Internal);

@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
 
     /// Opens the blocks of the last leaf, as far as the window lets them through.
     fn take_listed(&mut self) {
-        while !self.window.is_full() {
+        while !self.listed.is_empty() && !self.window.is_full() {
             let Some(Listed { index, state, sha256 }) = self.listed.pop_front() else { return };
             self.window.enter(index.0);
             self.open.insert(index.0);

@@ -14,6 +14,7 @@ use crate::block::Block;
 use crate::budget::ByteBudget;
 use crate::error::{ErrorClass, TransferError};
 use crate::fault::{Fault, FaultPlan, Faulty, When};
+use crate::high_water::Ahead;
 use crate::pool::WorkPool;
 use crate::seal::Sealer;
 use crate::sink::{BlockTarget, MAX_HOLE_BLOCKS, TargetNeeds};
@@ -312,7 +313,7 @@ async fn no_more_than_a_page_is_written_beyond_what_is_recorded() {
     let (writer, stop) = (target.clone(), CancellationToken::new());
     let restore = tokio::spawn(async move {
         let mut nobody = |_| {};
-        let mark = HighWater::new(0, &mut nobody).recorded(recorded);
+        let mark = HighWater::new(0, &mut nobody).recorded(recorded, Ahead::default());
         let workers = WorkPool::new(2);
         restore_volume(store, writer, sealer(), budget, &workers, mark, Arc::default(), stop).await
     });
@@ -334,6 +335,48 @@ async fn no_more_than_a_page_is_written_beyond_what_is_recorded() {
     assert_eq!(n_allowed, blocks.len());
     restore.await.unwrap().unwrap();
     assert!(target.blocks() == volume.blocks());
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_that_are_written_side_by_side_share_the_page() {
+    let budget = ByteBudget::new(8 << 20);
+    let volume = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+    (0..N_BLOCKS).for_each(|index| volume.put(index, zero_block()));
+    let ahead = Ahead::default();
+    let (mut restores, mut targets, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let store = stored(&volume, &budget).await;
+        let target = Arc::new(MemoryVolume::new(N_BLOCKS, 8));
+        let (record, recorded) = watch::channel(0);
+        let (writer, budget, ahead) = (target.clone(), budget.clone(), ahead.clone());
+        restores.push(tokio::spawn(async move {
+            let mut nobody = |_| {};
+            let mark = HighWater::new(0, &mut nobody).recorded(recorded, ahead);
+            let (workers, stop) = (WorkPool::new(2), CancellationToken::new());
+            restore_volume(store, writer, sealer(), budget, &workers, mark, Arc::default(), stop).await
+        }));
+        targets.push(target);
+        marks.push(record);
+    }
+    let n_written = || targets.iter().map(|target| target.n_writes()).sum::<u64>();
+    let settled = async || tokio::time::sleep(Duration::from_secs(60)).await;
+    settled().await;
+    assert_eq!(n_written(), 1_024, "a page in all");
+    // What is recorded of one gives room to any.
+    for n in 1..=3 {
+        let recorded = targets[0].n_writes();
+        marks[0].send_replace(u32::try_from(recorded).unwrap());
+        settled().await;
+        let others = targets[1].n_writes() + targets[2].n_writes();
+        assert_eq!(n_written() - recorded, 1_024, "{n}: {others} of them of the others");
+    }
+    for mark in &marks {
+        mark.send_replace(N_BLOCKS);
+    }
+    for restore in restores {
+        restore.await.unwrap().unwrap();
+    }
+    assert!(targets.iter().all(|target| target.blocks() == volume.blocks()));
 }
 
 /// A target at the quota: 990 writes a second, 150 ms each, and some that have to be tried again.
@@ -385,7 +428,7 @@ async fn seconds_at_the_quota(is_recorded: bool) -> f64 {
         tell.send_replace(block);
     };
     let mark = HighWater::new(0, &mut reached);
-    let mark = if is_recorded { mark.recorded(recorded) } else { mark };
+    let mark = if is_recorded { mark.recorded(recorded, Ahead::default()) } else { mark };
     let target = Arc::new(AtTheQuota { started: Instant::now(), n_writes: AtomicU32::new(0) });
     let started = Instant::now();
     let (workers, stop) = (WorkPool::new(2), CancellationToken::new());
