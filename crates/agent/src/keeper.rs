@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::TaskContext;
+use crate::lease::Desired;
 use crate::stop::StopReason;
 
 /// Renews until `done`. `granted_at` is when the claim was sent.
@@ -50,6 +51,9 @@ pub(crate) async fn keep(
                 valid_until = sent + lease;
                 period = period_of(lease);
                 next = sent + period;
+                if desired != Desired::Run && context.stop.reason().is_none() {
+                    tracing::info!(task = %context.spec.task, ?desired, "told to stop");
+                }
                 context.stop.heed(desired);
             }
             Ok(Err(error)) if error.class == ErrorClass::StaleFence => {

@@ -18,7 +18,7 @@ use snapferry_wire::v1;
 use super::checkpoint::Checkpoint;
 use super::store::{About, ToRead, ToStore};
 use super::streaming_backup::reader;
-use super::{made, share, store};
+use super::{made, share, snapshot, store};
 use crate::context::TaskContext;
 
 pub(super) async fn run(
@@ -95,6 +95,12 @@ async fn look(
         .completed(account, &ids)
         .await
         .map_err(|error| error.context(format!("read recovery point {source}")))?;
+    if let Some((state, outpost)) = states.iter().find_map(|one| Some((one, one.outpost_arn.as_ref()?))) {
+        let volumes = spec.meta.volumes.iter().filter(|one| one.snapshot_id == state.snapshot);
+        let volumes: Vec<&str> = volumes.map(|one| one.volume_id.as_str()).collect();
+        let message = snapshot::on_outpost(&format!("{} of {}", state.snapshot, volumes.join(", ")), outpost);
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
     if shares {
         for state in states.iter().filter(|state| state.encrypted) {
             if let Some(key) = &state.kms_key_id {

@@ -43,6 +43,10 @@ pub(super) async fn run(
         vaults.push(vault::fill(context, &account, wanted, &snapshots).await?);
     }
 
+    // Whoever cancelled while the snapshots were made, copied or shared does not want them as a recovery point.
+    if context.stop.token().is_cancelled() {
+        return Err(TransferError::cancelled());
+    }
     context.enter("seal");
     let id = RecoveryPointId::from_u128(context.spec.task.as_u128());
     let logical_bytes = snapshots.taken.iter().map(|one| bytes_in(one.n_blocks)).sum();

@@ -39,7 +39,8 @@ pub(super) async fn run(
         if matches!(spec.transport, TransportWish::HotAdd | TransportWish::Import) {
             let wish = spec.transport.as_str();
             let text = format!(
-                "{wish} was asked for and cannot be used: nothing is written to AWS for a disk image"
+                "{wish} was asked for and cannot be used: nothing is written to AWS for a disk image; leave the transport \
+                 to Snapferry. Nothing was made"
             );
             return Err(TransferError::new(ErrorClass::Invalid, text));
         }

@@ -63,6 +63,14 @@ pub(super) async fn volumes(
     let described = ec2::describe_instance(account, &attach.instance)
         .await
         .map_err(|error| TransferError::from(error).context(format!("attach to {}", attach.instance)))?;
+    if let Some(outpost) = &described.config.outpost_arn {
+        let message = format!(
+            "{} is on the Outpost {outpost}, and volumes are restored into the region: attach to another instance, or \
+             restore without attaching",
+            attach.instance
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
     let zone = described.config.availability_zone.clone();
     if let Some(wish) = wish.filter(|wish| *wish != zone) {
         let message = format!(

@@ -59,11 +59,25 @@ pub(super) async fn see(
         );
         return Err(TransferError::new(ErrorClass::Invalid, message));
     }
+    if let Some(outpost) = &described.config.outpost_arn {
+        let names: Vec<&str> =
+            described.config.volumes.iter().map(|volume| volume.volume_id.as_str()).collect();
+        let what = format!("{instance} with {}", names.join(", "));
+        return Err(TransferError::new(ErrorClass::Invalid, on_outpost(&what, outpost)));
+    }
     for note in described.notes {
         context.note(true, note).await?;
     }
     if let Some(note) = instance_store(account, &described.config).await {
         context.note(true, note).await?;
+    }
+    let root = &described.config.root_device_name;
+    if !described.config.volumes.iter().any(|volume| volume.device_name == *root) {
+        let text = format!(
+            "the root {root} of {instance} is no EBS volume and is not backed up: volumes can be restored from this \
+             backup, an instance cannot"
+        );
+        context.note(true, text).await?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let point_in_time_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -71,6 +85,14 @@ pub(super) async fn see(
     checkpoint.seen = Some(seen.clone());
     checkpoint.keep(context).await?;
     Ok(seen)
+}
+
+/// Why nothing is done with what is on an Outpost.
+pub(super) fn on_outpost(what: &str, outpost: &str) -> String {
+    format!(
+        "{what} is on the Outpost {outpost}, whose local snapshots cannot be read from the region: move the instance \
+         into the region, or back it up with AWS's own means on the Outpost; nothing was made"
+    )
 }
 
 /// What is said of disks of the machine that the instance runs on; nothing where it has none, or nobody may look.

@@ -85,7 +85,6 @@ pub(super) async fn all(
         region: account.region(),
         product_codes: &[],
         unshareable: None,
-        outpost: None,
         tenant: account,
         reads_as_service: false,
         snapshots: &[],

@@ -112,7 +112,6 @@ pub(super) async fn options(
         region: &instance.region,
         product_codes: &product_codes,
         unshareable: unshareable.as_deref(),
-        outpost: instance.outpost_arn.as_deref(),
         tenant,
         reads_as_service: read_as == ReadAs::Service,
         snapshots,

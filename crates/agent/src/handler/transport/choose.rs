@@ -30,8 +30,6 @@ pub(in super::super) struct Work<'a> {
     pub(in super::super) product_codes: &'a [String],
     /// Why the snapshots cannot be shared with the service account, where they cannot.
     pub(in super::super) unshareable: Option<&'a str>,
-    /// The Outpost that what is read is on.
-    pub(in super::super) outpost: Option<&'a str>,
     /// The tenant's account.
     pub(in super::super) tenant: &'a Account,
     /// Whether all blocks are read with the service account's credentials.
@@ -168,14 +166,6 @@ fn possible(
     wish: TransportWish,
     work: &Work<'_>,
 ) -> Result<(), String> {
-    if let Some(outpost) = work.outpost {
-        let names: Vec<&str> = work.volumes.iter().map(|volume| volume.volume_id.as_str()).collect();
-        return Err(format!(
-            "{} of the instance are on the Outpost {outpost}, whose local snapshots cannot be read from the region: \
-             move the instance into the region, or back it up with AWS's own means on the Outpost",
-            names.join(", ")
-        ));
-    }
     if transport == Transport::EbsDirect {
         return Ok(());
     }
