@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use snapferry_agent::AgentFile;
-use snapferry_service::{Exit, config, shutdown, telemetry};
+use snapferry_service::{Exit, config, in_one_line, shutdown, telemetry};
 
 /// Buffers of half a MiB come and go with every block; this allocator hands them out again without asking the kernel
 /// for fresh pages each time. See docs/decisions/0009.
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
     match run(config).await {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
-            eprintln!("snapferry-agent: {error:#}");
+            eprintln!("snapferry-agent: {}", in_one_line(error.as_ref()));
             Exit::Failed.into()
         }
     }

@@ -1,7 +1,7 @@
 //! From an error to what a person reads and the code a script sees.
 
 use snapferry_api::{ClientError, ProblemCode};
-use snapferry_service::{ConfigError, Exit};
+use snapferry_service::{ConfigError, Exit, in_one_line};
 use thiserror::Error;
 
 /// A watched job that did not succeed.
@@ -15,7 +15,7 @@ pub(crate) struct JobFailed {
 
 /// Prints the error with its causes and answers the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", in_one_line(error.as_ref()));
     exit_of(error)
 }
 

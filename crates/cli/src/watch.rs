@@ -1,4 +1,4 @@
-//! Follows a job to its end: a bar for each task on a terminal, nothing elsewhere, notes as they come.
+//! Follows a job to its end: on a terminal a bar for each task, and notes above them as they come; elsewhere the notes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,7 +42,12 @@ pub(crate) async fn follow(client: &Client, id: JobId, bars: &MultiProgress) -> 
             }
             // The server ended the stream early: ask again.
             Ok(None) => n_failures = 0,
-            Err(error) if error.retryable() && n_failures < MAX_RECONNECTS => n_failures += 1,
+            Err(error) if error.retryable() && n_failures < MAX_RECONNECTS => {
+                if n_failures == 0 {
+                    board.line(&format!("{error}; trying again"));
+                }
+                n_failures += 1;
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(backoff.next_delay()).await;
@@ -93,6 +98,10 @@ impl Board {
     }
 
     fn line(&self, text: &str) {
+        if self.bars.is_hidden() {
+            eprintln!("{text}");
+            return;
+        }
         let _terminal_is_gone = self.bars.println(text);
     }
 

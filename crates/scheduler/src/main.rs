@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use snapferry_scheduler::{Config, Scheduler, publisher};
-use snapferry_service::{Exit, config, shutdown, telemetry};
+use snapferry_service::{Exit, config, in_one_line, shutdown, telemetry};
 
 #[derive(Parser)]
 #[command(version, about = "The Snapferry scheduler: jobs, leases, catalogue and the HTTP API")]
@@ -49,6 +49,6 @@ async fn run(config: Config, raise_generation: bool) -> Result<(), anyhow::Error
 }
 
 fn end(exit: Exit, error: &anyhow::Error) -> ExitCode {
-    eprintln!("snapferry-scheduler: {error:#}");
+    eprintln!("snapferry-scheduler: {}", in_one_line(error.as_ref()));
     exit.into()
 }
