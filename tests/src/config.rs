@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use awssim::Running;
+use snapferry_testkit::Postgres;
 
 use crate::rig::{REGION, RigOptions, SERVICE};
 
@@ -40,11 +41,17 @@ pub(crate) struct Ports {
 }
 
 /// `scheduler.toml`.
-pub(crate) fn scheduler(dir: &Path, ports: Ports, options: &RigOptions) -> Result<PathBuf> {
+pub(crate) fn scheduler(
+    dir: &Path,
+    ports: Ports,
+    options: &RigOptions,
+    postgres: Option<&Postgres>,
+) -> Result<PathBuf> {
+    let in_a_file = || format!("sqlite:{}/scheduler.db", dir.display());
     let mut text = format!(
         r#"
 deployment = "test"
-database = "sqlite:{dir}/scheduler.db"
+database = "{database}"
 master_key_file = "{dir}/master.key"
 
 [http]
@@ -76,6 +83,7 @@ delay_ms = {reaper_delay_ms}
 kind = "rabbitmq"
 url = {{ env = "TEST_AMQP_URL" }}
 "#,
+        database = postgres.map_or_else(in_a_file, Postgres::url),
         dir = dir.display(),
         http = ports.http,
         lease = ports.lease,

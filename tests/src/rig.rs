@@ -10,7 +10,7 @@ use snapferry_api::Client;
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
 use snapferry_api::job::{CreateJob, Job, JobState, Priority, Work};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
-use snapferry_testkit::{Broker, Process, eventually, free_port};
+use snapferry_testkit::{Broker, Postgres, Process, eventually, free_port};
 use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
 
 use crate::config::{self, Ports, TOKENS};
@@ -45,6 +45,8 @@ pub struct RigOptions {
     pub library_mib: Option<u32>,
     /// Whether the library lies in a bucket of the service account.
     pub library_in_bucket: bool,
+    /// Whether the scheduler keeps its state in PostgreSQL.
+    pub postgres: bool,
     /// Whether the API asks for one of the [`crate::TOKENS`].
     pub with_tokens: bool,
     /// Whether the agents are instances that volumes are attached to, and have a bucket to import from. Needs root.
@@ -64,6 +66,7 @@ impl Default for RigOptions {
             read_as: ReadAs::Tenant,
             library_mib: None,
             library_in_bucket: false,
+            postgres: false,
             with_tokens: false,
             with_service_resources: false,
             machine: Machine::default(),
@@ -101,6 +104,8 @@ pub struct Rig {
     pub(crate) ports: Ports,
     pub(crate) slots: u32,
     pub(crate) amqp_url: String,
+    // Dropped after the scheduler.
+    _database: Option<Postgres>,
     _folder: tempfile::TempDir,
 }
 
@@ -114,6 +119,7 @@ impl Rig {
         let dir = folder.path().to_owned();
         let broker = Broker::start().await?;
         let amqp_url = broker.url();
+        let database = if options.postgres { Some(Postgres::start().await?) } else { None };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let sim = Server::start(SimConfig { listen, data_dir: dir.join("aws") }).await?;
         let ports = Ports { http: free_port()?, lease: free_port()?, media: free_port()? };
@@ -121,7 +127,7 @@ impl Rig {
             &dir,
             "snapferry-scheduler",
             "scheduler",
-            &config::scheduler(&dir, ports, &options)?,
+            &config::scheduler(&dir, ports, &options, database.as_ref())?,
             &amqp_url,
         )?;
         let library = dir.join("library");
@@ -157,6 +163,7 @@ impl Rig {
             ports,
             slots: options.slots,
             amqp_url,
+            _database: database,
             _folder: folder,
         };
         if options.with_service_resources {

@@ -13,7 +13,7 @@
 //! | [`child`] | a child process, its log and its signals |
 //!
 //! A test that uses a broker, a database or processes belongs in a test binary whose name holds `rabbit`,
-//! `postgres` or `process`: nextest runs those one at a time. Nothing here is for production code.
+//! `postgres` or `process`: nextest runs two of those at a time. Nothing here is for production code.
 
 pub mod broker;
 pub mod child;

@@ -83,10 +83,11 @@ pub(crate) fn nextest() -> Result<()> {
 fn python() -> Result<PathBuf> {
     let venv = run::target_dir().join("venv");
     let python = venv.join("bin/python");
-    let ready = run::succeeds(Command::new(&python).args(["-c", "import boto3, pytest"]));
+    let ready = run::succeeds(Command::new(&python).args(["-c", "import awscli, boto3, pytest, yaml"]));
     if !ready {
         run::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        run::run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "boto3", "pytest"]))?;
+        let packages = ["awscli", "boto3", "pytest", "pyyaml"];
+        run::run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
     }
     Ok(python)
 }
