@@ -5,7 +5,7 @@ use std::time::Duration;
 use snapferry_api::hypervisor::HypervisorQuery;
 use snapferry_api::job::{JobQuery, JobState, Work};
 use snapferry_scheduler::clock::Clock as _;
-use snapferry_scheduler::store::{Gauges, Store, StoreError, Submission};
+use snapferry_scheduler::store::{Gauges, Step, Store, StoreError, Submission};
 use snapferry_scheduler::vault::Vault;
 use snapferry_types::TaskState;
 
@@ -122,6 +122,14 @@ pub(crate) async fn a_hypervisor_in_use_stays(url: String) {
     let refused = world.store.delete_hypervisor(world.tenant.id).await;
     assert!(matches!(refused, Err(StoreError::Conflict(why)) if why.contains("unfinished")));
     world.store.cancel_job(job).await.unwrap();
+    // What is over leaves an attempt, a note and a checkpoint, and none of that holds the account.
+    let spec = world.running("i-0b").await;
+    let note = Step::Note { warning: false, text: "on its way".to_owned() };
+    for step in [note, Step::Checkpoint(vec![1])] {
+        world.record(&spec, step).await.unwrap();
+    }
+    world.succeed(&spec).await;
+    assert_eq!(world.store.job(spec.job).await.unwrap().tasks[0].attempts, 1);
     world.store.delete_hypervisor(world.tenant.id).await.unwrap();
     world.store.delete_hypervisor(world.admin.id).await.unwrap();
     assert!(matches!(world.store.hypervisor(world.tenant.id).await, Err(StoreError::NotFound { .. })));
