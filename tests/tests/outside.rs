@@ -17,8 +17,11 @@ const BOUND: Duration = Duration::from_secs(60);
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
+/// Variables that lie over addresses in a file, each with which of the test's ports it gets.
+type Addresses = &'static [(&'static str, usize)];
+
 /// The programs, each with its file of `deploy/sample` and the addresses in it that must be free ones here.
-const PROGRAMS: [(&str, &str, &[(&str, usize)]); 4] = [
+const PROGRAMS: [(&str, &str, Addresses); 4] = [
     (
         "snapferry-scheduler",
         "scheduler",
