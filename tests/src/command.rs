@@ -84,6 +84,7 @@ impl CommandLine {
         let id = shown.get("id").and_then(Value::as_str).with_context(|| format!("no job: {shown:#}"))?;
         Ok(Client::new(&self.server, self.token.as_deref().map(Into::into))?.job(id.parse()?).await?)
     }
+
     /// Makes both accounts in AWS and registers them, with secrets in files of `dir`; answers the tenant's id.
     ///
     /// # Errors

@@ -127,7 +127,9 @@ async fn a_watching_command_outlives_a_restart_of_the_scheduler() {
     let instance = TestInstance::place(one.sim.context(), "web", 30).unwrap();
     let id = held_backup(&one, &instance).await;
     let mut watcher = watcher(&one, id);
+    watcher.wait_for_line("blocks are moved by", BOUND).await.unwrap();
     one.restart().await.unwrap();
+    watcher.wait_for_line("trying again", BOUND).await.unwrap();
     assert_eq!(watcher.status().unwrap(), None, "it gave up: {}", watcher.log().unwrap());
     let_go(&one);
     assert!(watcher.wait(BOUND).await.unwrap().success(), "{}", watcher.log().unwrap());
@@ -142,6 +144,7 @@ async fn a_cancelled_job_ends_its_watcher_with_another_code_and_leaves_nothing()
     let before = sim.world.inventory(Some(ACCOUNT));
     let held = held_backup(&one, &instance).await;
     let mut watcher = watcher(&one, held);
+    watcher.wait_for_line("blocks are moved by", BOUND).await.unwrap();
     let id = held.to_string();
     let cancelled = one.shell.json(&["job", "cancel", &id]).await.unwrap();
     assert!(["cancelling", "cancelled"].contains(&cancelled["state"].as_str().unwrap()), "{cancelled:#}");

@@ -45,11 +45,6 @@ fn hang() -> Effect {
     Effect::Hang { seconds: None }
 }
 
-/// An answer that comes long after a cancel has.
-fn slow() -> Effect {
-    Effect::Hang { seconds: Some(4.0) }
-}
-
 /// Hurts one call, after so many that are let through.
 fn once(effect: Effect, (service, action): (&str, &str), skip: u64) -> Rule {
     Rule { skip, ..Rule::new(effect).on(service, action).times(1) }
@@ -69,6 +64,15 @@ async fn is_refused(rig: &Rig, id: JobId, action: &str) {
 
 fn is_denied(class: &str, attempts: u32, action: &str) {
     assert_eq!((class, attempts), ("access_denied", 1), "{action}");
+}
+
+/// Cancels a job that runs at the first agent, and lets go when that has heard of it.
+async fn cancel_there(rig: &Rig, id: JobId, what: &str) {
+    let n_told = || rig.agents[0].log().unwrap().matches("told to stop").count();
+    let before = n_told();
+    cancel(rig, id, what).await;
+    eventually(BOUND, "the agent has heard", || async { n_told() > before }).await.unwrap();
+    rig.let_go();
 }
 
 /// Cancels a job that runs.
@@ -186,10 +190,10 @@ async fn a_restore_from_snapshots_that_is_cancelled_in_the_middle_leaves_nothing
         (in_place(true), "AttachVolume", 1),
     ] {
         let what = format!("{action} of {target:?}");
-        world.rig.hurt(once(slow(), ("ec2", action), skip));
+        world.rig.hurt(once(hang(), ("ec2", action), skip));
         let id = world.restore(target).await;
         has_met(&world.rig, 1, &what).await;
-        cancel(&world.rig, id, &what).await;
+        cancel_there(&world.rig, id, &what).await;
         is_cancelled(&world.rig, id, &what).await;
         world.is_untouched(&what).await;
     }
@@ -312,7 +316,7 @@ async fn intellisnap_and_a_copy_that_are_refused_or_cancelled_in_the_middle_leav
     // The snapshots are made and looked at, which a cancel finds throttled; one of them is shared, and the other is to be.
     let throttled = Rule::new(Effect::Throttle { snapshot_level: false }).on("ec2", "DescribeSnapshots");
     for (to, call, skip, held) in
-        [(None, DESCRIBE_SNAPSHOTS, 0, throttled), (shared(), SHARE, 1, once(slow(), SHARE, 1))]
+        [(None, DESCRIBE_SNAPSHOTS, 0, throttled), (shared(), SHARE, 1, once(hang(), SHARE, 1))]
     {
         let id = snap_into(&rig, &instance, to.clone(), vec![once(refusal(), call, skip)]).await;
         is_refused(&rig, id, call.1).await;
@@ -321,7 +325,7 @@ async fn intellisnap_and_a_copy_that_are_refused_or_cancelled_in_the_middle_leav
         let id = snap_into(&rig, &instance, to, vec![held]).await;
         has_met(&rig, 1, call.1).await;
         assert_eq!(rig.count("snapshots"), 2, "{}: nothing is there that could be left", call.1);
-        cancel(&rig, id, call.1).await;
+        cancel_there(&rig, id, call.1).await;
         is_cancelled(&rig, id, call.1).await;
         only(&rig, 0, 2, call.1).await;
     }

@@ -11,7 +11,7 @@ use snapferry_api::protect::{BackupCopy, VaultTo};
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, vault,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, vault,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{ImageFormat, InstanceId, JobId, RecoveryPointId, TransportWish};
@@ -323,8 +323,10 @@ async fn an_instance_whose_root_is_on_instance_store_is_refused() {
     ec2::stop_instance(&outsider, &instance.id).await.unwrap();
     ec2::wait_instance_stopped(&outsider, &instance.id, &Default::default()).await.unwrap();
     ec2::detach_volume(&outsider, &instance.volumes[0].parse().unwrap(), false).await.unwrap();
+    let job = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
+    assert!(says(&job, &format!("{} has no EBS volume at its root {root}", instance.id)), "{job:#?}");
     let points = [
-        (snapped(&rig, &instance).await, RestoreFrom::Snapshot),
+        (Rig::recovery_point(&job).unwrap(), RestoreFrom::Snapshot),
         (rig.backed_up(&instance).await.unwrap(), RestoreFrom::MediaAgent),
     ];
     for from in points {

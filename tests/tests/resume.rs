@@ -1,5 +1,5 @@
-//! A restore by EBS direct that is killed goes on where it was, and puts no more than a page of blocks twice, of all its volumes
-//! together. Separate processes, a real RabbitMQ.
+//! A restore by EBS direct that is killed goes on where it was, and puts no more than a page of blocks twice, of all its
+//! volumes together. Separate processes, a real RabbitMQ.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;

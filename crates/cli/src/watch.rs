@@ -32,16 +32,22 @@ pub(crate) async fn to_the_end(client: &Client, id: JobId, format: Format) -> Re
 pub(crate) async fn follow(client: &Client, id: JobId, bars: &MultiProgress) -> Result<Job> {
     let mut board = Board { bars: bars.clone(), of_task: BTreeMap::new() };
     let mut last_note = None;
-    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+    let mut backoff = new_backoff();
     let mut n_failures = 0;
     loop {
-        match watch_once(client, id, &mut board, &mut last_note).await {
+        let mut has_heard = false;
+        let watched = watch_once(client, id, &mut board, &mut last_note, &mut has_heard).await;
+        if has_heard {
+            n_failures = 0;
+            backoff = new_backoff();
+        }
+        match watched {
             Ok(Some(job)) => {
                 board.finish();
                 return Ok(job);
             }
             // The server ended the stream early: ask again.
-            Ok(None) => n_failures = 0,
+            Ok(None) => {}
             Err(error) if error.retryable() && n_failures < MAX_RECONNECTS => {
                 if n_failures == 0 {
                     board.line(&format!("{error}; trying again"));
@@ -54,15 +60,22 @@ pub(crate) async fn follow(client: &Client, id: JobId, bars: &MultiProgress) -> 
     }
 }
 
+fn new_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(5))
+}
+
 async fn watch_once(
     client: &Client,
     id: JobId,
     board: &mut Board,
     last_note: &mut Option<u64>,
+    has_heard: &mut bool,
 ) -> Result<Option<Job>, ClientError> {
     let mut events = client.watch_job(id, *last_note).await?;
     while let Some(event) = events.next().await {
-        match event? {
+        let event = event?;
+        *has_heard = true;
+        match event {
             JobEvent::Note(note) => {
                 *last_note = Some(note.seq);
                 let mark = if note.warning { "warning: " } else { "" };

@@ -20,7 +20,9 @@ pub struct HighWater<'a> {
     recorded: Option<(watch::Receiver<u32>, Ahead)>,
 }
 
-/// The page of blocks that may be written beyond what is recorded, for all that shares it; clones are the same page.
+/// The page of blocks that may be written beyond what is recorded, for all that shares it; clones are the same page. Each
+/// may have a step less one block that is written and not told yet, so no more than 16 may share it. One that is written
+/// to its end gives its places back, recorded or not.
 #[derive(Debug, Clone)]
 pub struct Ahead(Arc<Semaphore>);
 
@@ -75,7 +77,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Whether no further block may be let through. Where one may, its place is taken.
+    /// Whether no further block may be let through. Where one may, its place is taken for it.
     pub(crate) fn is_full(&mut self) -> bool {
         let Some((_, Ahead(places))) = &self.recorded else { return false };
         if self.next.is_none() {
@@ -96,6 +98,12 @@ impl Window {
         while self.ahead.front().is_some_and(|(index, _)| *index < mark) {
             self.ahead.pop_front();
         }
+    }
+
+    /// Gives all places back: everything is written, or nothing more will be.
+    pub(crate) fn close(&mut self) {
+        self.next = None;
+        self.ahead.clear();
     }
 
     /// Returns when there may be room: more was recorded of this mark or of one that shares the page. Dropping the future

@@ -43,7 +43,7 @@ pub(super) async fn run(
         vaults.push(vault::fill(context, &account, wanted, &snapshots).await?);
     }
 
-    // Whoever cancelled while the snapshots were made, copied or shared does not want them as a recovery point.
+    // Not all that makes snapshots, copies and shares looks at this, and a seal is not taken back.
     if context.stop.token().is_cancelled() {
         return Err(TransferError::cancelled());
     }

@@ -3,8 +3,8 @@
 //!
 //! While blocks are written one writer records it, so that volumes that are written side by side never overwrite each
 //! other's marks; what is written beyond the recorded mark is written again by a next attempt. By EBS direct that is a page
-//! of blocks at most, of all volumes together: [`Marks::recorded`] and [`Marks::ahead`] hold the writing back. What must not be lost is saved by [`Marks::save`],
-//! which returns when it is recorded; never while blocks are written.
+//! of blocks at most, of all volumes together: [`Marks::recorded`] and [`Marks::ahead`] hold the writing back. What must
+//! not be lost is saved by [`Marks::save`], which returns when it is recorded; never while blocks are written.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,8 +26,8 @@ use crate::context::TaskContext;
 
 /// How often marks are recorded that rise slowly.
 const MARK_PERIOD: Duration = Duration::from_millis(500);
-/// Blocks, of all volumes, after which marks are recorded sooner, so that the page of blocks that may be written beyond it is never used up:
-/// at the quota of 1,000 blocks a second four times a second.
+/// Blocks, of all volumes, after which marks are recorded sooner, so that the page of blocks that may be written beyond them
+/// lasts until then: at the quota of 1,000 blocks a second four times a second.
 const MARK_BLOCKS: u32 = 256;
 /// How often at most, whatever the rate: an update of one row by the scheduler.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);

@@ -74,8 +74,8 @@ pub(super) async fn see(
     let root = &described.config.root_device_name;
     if !described.config.volumes.iter().any(|volume| volume.device_name == *root) {
         let text = format!(
-            "the root {root} of {instance} is no EBS volume and is not backed up: volumes can be restored from this \
-             backup, an instance cannot"
+            "{instance} has no EBS volume at its root {root}: volumes can be restored from this backup, an instance \
+             cannot"
         );
         context.note(true, text).await?;
     }

@@ -45,8 +45,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes a disk of `size` bytes in `folder`, with files of `fill` bytes in all: text, noise, and copies of that. The same
-    /// `seed` makes the same files.
+    /// Makes a disk of `size` bytes in `folder`, with files of `fill` bytes in all: text, noise, and copies of that. The
+    /// same `seed` makes the same files.
     ///
     /// # Errors
     /// Names the tool that is missing or failed, with what it wrote.
@@ -150,7 +150,8 @@ pub fn fill(store: &BlockStore, volume: &str, image: &Path) -> Result<()> {
     })
 }
 
-/// Writes the blocks in which an image and a volume of it differ, as a day's work on the instance would.
+/// Writes the blocks of an image's data that a volume of it has otherwise, as a day's work on the instance would. What
+/// became a hole in the image stays as it was in the volume.
 ///
 /// # Errors
 /// As [`fill`].

@@ -238,8 +238,11 @@ async fn serve(context: Arc<Context>, request: Request<Incoming>) -> Response<Re
             "s3" => s3::refuse(refusal),
             service => reply::error(service, &refusal),
         },
-        // AWS has no address for it.
-        Ok(signed) if !REGIONS.contains(&signed.region.as_str()) => Response::new(body::lost()),
+        // A region that there is not has no address: nobody answers.
+        Ok(signed) if !REGIONS.contains(&signed.region.as_str()) => {
+            tracing::warn!(region = signed.region, regions = ?REGIONS, "a call to a region that is not simulated");
+            Response::new(body::lost())
+        }
         Ok(signed) if signed.service == "s3" => s3::serve(&context, &signed, &parts, body).await,
         Ok(signed) if signed.service == "ebs" => serve_ebs(&context, signed, parts, body)
             .await

@@ -152,6 +152,7 @@ pub async fn resume_copy(
     copy.writes.shutdown().await;
     copy.persists.shutdown().await;
     copy.to_write.clear();
+    copy.beyond_mark.close();
     done?;
     let (n_written, aggregate) = copy.aggregate.finish();
     tokio::select! {

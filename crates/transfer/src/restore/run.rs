@@ -186,6 +186,7 @@ impl<'a> Run<'a> {
         self.fetched.close();
         while self.fetched.recv().await.is_some() {}
         self.to_write.clear();
+        self.window.close();
         self.budget.clear();
         self.parts.workers.idle().await;
     }
