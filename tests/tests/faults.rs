@@ -209,6 +209,31 @@ async fn a_block_that_hangs_breaks_off_or_differs_once_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_error_in_a_hundred_fails_no_attempt() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 150).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let failing = |action: &str| {
+        let effect = Effect::Error {
+            status: 500,
+            code: "InternalServerException".to_owned(),
+            message: None,
+            reason: None,
+        };
+        Rule { probability: 0.01, ..Rule::new(effect).on("ebs", action) }
+    };
+    sim.faults.set_rules(vec![failing("GetSnapshotBlock"), failing("PutSnapshotBlock")]);
+    let job = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+    assert_eq!((job.tasks[0].attempts, restored.tasks[0].attempts), (1, 1));
+    let met: Vec<u64> = sim.faults.rules().iter().map(|report| report.fired).collect();
+    assert!(met.iter().all(|fired| *fired > 0), "{met:?} failed");
+    instance.check(&sim, &restored, &content).unwrap();
+    rig.left(2, 4).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_never_matches_its_checksum_is_never_stored() {
     let rig = Rig::start(one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();

@@ -25,6 +25,9 @@ async fn backup_incremental_and_restore_come_back_byte_for_byte() {
     let before = instance.content(&sim).unwrap();
     let first = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
     let read_in_full: u64 = first.tasks.iter().map(|task| task.progress.bytes_read).sum();
+    // Of each volume 20 MiB of data and three blocks of zeroes; what was never written is not read.
+    let n_written = rig.calls("ebs", "GetSnapshotBlock");
+    assert_eq!(n_written, 2 * (40 + 3));
 
     write_data(&sim, &instance.volumes[0], 4, 2, 99).unwrap();
     let after = instance.content(&sim).unwrap();
@@ -38,6 +41,8 @@ async fn backup_incremental_and_restore_come_back_byte_for_byte() {
         let restored = rig.succeed(restore).await.unwrap();
         instance.check(&sim, &restored, content).unwrap();
     }
+    // Zeroes are written as such, and holes are left.
+    assert_eq!(rig.calls("ebs", "PutSnapshotBlock"), 2 * n_written);
     // One base snapshot a volume stays; staging snapshots and the first base are gone.
     assert_eq!(rig.count("snapshots"), 2);
     assert_eq!(rig.count("images"), 0);
@@ -203,26 +208,35 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
 async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
     let mut rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();
-    let instance = TestInstance::place(&sim, "one", 100).unwrap();
-    let content = instance.content(&sim).unwrap();
+    let instances = ["one", "two"].map(|name| TestInstance::place(&sim, name, 60).unwrap());
     rig.hold_reads(HELD_AFTER);
-    let id = rig.back_up(&instance.id).await.unwrap();
-    rig.wait(id, "the task runs", |job| job.tasks.iter().any(|task| task.state == TaskState::Running))
-        .await
-        .unwrap();
+    // One at each agent.
+    let mut jobs = Vec::new();
+    for instance in &instances {
+        jobs.push(rig.back_up(&instance.id).await.unwrap());
+    }
+    let runs = |job: &Job| job.tasks.iter().all(|task| task.state == TaskState::Running);
+    for id in &jobs {
+        rig.wait(*id, "the task runs", runs).await.unwrap();
+    }
     rig.broker.restart().await.unwrap();
-    let under = rig.client.job(id).await.unwrap();
-    assert_eq!(under.tasks[0].state, TaskState::Running, "the task had ended before the broker was back");
+    for id in &jobs {
+        let under = rig.client.job(*id).await.unwrap();
+        assert!(runs(&under), "the task had ended before the broker was back: {under:#?}");
+    }
     rig.let_go();
-    let job = rig.succeed(id).await.unwrap();
-    assert_eq!(job.tasks[0].attempts, 1, "the task ran twice");
-    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 1, "the task ran twice");
+    for (id, instance) in jobs.into_iter().zip(&instances) {
+        let job = rig.succeed(id).await.unwrap();
+        assert_eq!(job.tasks[0].attempts, 1, "the task ran twice");
+        let point = Rig::recovery_point(&job).unwrap();
+        let restored = rig.succeed(rig.restore(point).await.unwrap()).await.unwrap();
+        instance.check(&sim, &restored, &instance.content(&sim).unwrap()).unwrap();
+    }
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 2, "a task ran twice");
     let points = rig.client.recovery_points(&Default::default()).await.unwrap().items;
-    assert_eq!(points.len(), 1, "the task ran twice");
-    let restored = rig.succeed(rig.restore(points[0].id).await.unwrap()).await.unwrap();
-    instance.check(&sim, &restored, &content).unwrap();
+    assert_eq!(points.len(), 2, "a task ran twice");
     // The queue works again.
-    rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    rig.succeed(rig.back_up(&instances[0].id).await.unwrap()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

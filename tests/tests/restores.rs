@@ -15,6 +15,7 @@ use snapferry_aws::ec2::{self, DescribedInstance};
 use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, Disk, REGION, Rig, RigOptions, TestInstance, write_data, write_raw_image};
 use snapferry_types::aws::Tag;
+use snapferry_types::instance::{InstanceConfig, NetworkInterface};
 use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -85,8 +86,24 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
     assert!(!restored.config.tags.iter().any(Tag::is_ownership), "{:?}", restored.config.tags);
     check_volumes(&rig, &original, &restored).await;
 
+    sim.world.add_key_pair(ACCOUNT, REGION, original.config.key_name.as_ref().unwrap());
     let restored = new_instance(NewInstance::default()).await;
     assert_eq!((restored.state.as_str(), restored.config.name()), ("running", Some("web")));
+    // All but its id, its volumes and its address, which the original still has.
+    let kept = |of: &InstanceConfig| InstanceConfig {
+        instance_id: instance.id.clone(),
+        image_id: None,
+        volumes: Vec::new(),
+        tags: of.tags.iter().filter(|tag| !tag.is_ownership()).cloned().collect(),
+        network_interfaces: of
+            .network_interfaces
+            .iter()
+            .map(|one| NetworkInterface { private_ip: None, ..one.clone() })
+            .collect(),
+        ..of.clone()
+    };
+    assert!(original.config.iam_instance_profile_arn.is_some() && original.config.boot_mode.is_some());
+    assert_eq!(kept(&restored.config), kept(&original.config));
     check_volumes(&rig, &original, &restored).await;
 
     // Another subnet, which decides the zone, with its security groups; another key pair.
