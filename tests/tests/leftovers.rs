@@ -533,3 +533,38 @@ async fn of_two_running_tasks_the_second_attaches_nothing_while_the_first_has_th
     assert_eq!(sim.world.most_attached(&rig.instances[0]), 2, "its own and one more, at any time");
     only(&rig, 2, 4, "both").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_is_refused_or_killed_in_the_middle_is_ended_by_the_next() {
+    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
+    let snapped = async |rig: &Rig| {
+        let job = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
+        Rig::recovery_point(&job).unwrap()
+    };
+    let delete = async |rig: &Rig, point| rig.client.delete_recovery_point(point).await.unwrap().summary.id;
+    let second = ("ec2", "DeleteSnapshot");
+
+    let point = snapped(&rig).await;
+    rig.hurt(once(refusal(), second, 1));
+    let id = delete(&rig, point).await;
+    is_refused(&rig, id, second.1).await;
+    assert_eq!(rig.count("snapshots"), 1, "it was not in the middle");
+    rig.let_go();
+    let id = delete(&rig, point).await;
+    rig.succeed(id).await.unwrap();
+    only(&rig, 0, 2, "refused, and asked for again").await;
+
+    let point = snapped(&rig).await;
+    rig.hurt(once(hang(), second, 1));
+    let id = delete(&rig, point).await;
+    has_met(&rig, 1, second.1).await;
+    assert_eq!(rig.count("snapshots"), 1, "it was not in the middle");
+    rig.agents[0].kill9().unwrap();
+    rig.let_go();
+    rig.add_agent().unwrap();
+    let job = rig.succeed(id).await.unwrap();
+    assert_eq!(job.tasks[0].attempts, 2, "the first attempt was not interrupted");
+    only(&rig, 0, 2, "killed").await;
+    assert_eq!(rig.points(RecoveryPointKind::Snapshot).await.unwrap().len(), 0);
+}

@@ -100,6 +100,10 @@ async fn whatever_is_made_is_in_the_ledger_before() {
     world.recorded(("s3", "CreateMultipartUpload"), object, world.volumes(import)).await;
     world.recorded(("ec2", "ImportSnapshot"), (ObjectKind::ImportTask, SERVICE), world.volumes(import)).await;
     world
+        .recorded(("ec2", "ModifySnapshotAttribute"), (ObjectKind::Share, SERVICE), world.volumes(import))
+        .await;
+    world.recorded(("ec2", "CopySnapshot"), snapshot, world.volumes(hot_add)).await;
+    world
         .recorded(("ec2", "RegisterImage"), (ObjectKind::Image, ACCOUNT), world.restore(direct, new()))
         .await;
     world
@@ -109,6 +113,8 @@ async fn whatever_is_made_is_in_the_ledger_before() {
     world.recorded(("ec2", "CreateSnapshots"), snapshot, snap(None)).await;
     let elsewhere = Some(vault(VaultTo::Tenant, Some(ELSEWHERE)));
     world.recorded(("ec2", "CopySnapshot"), snapshot, snap(elsewhere)).await;
+    let given = Some(vault(VaultTo::ServiceCopy, None));
+    world.recorded(("ec2", "CopySnapshot"), (ObjectKind::Snapshot, SERVICE), snap(given)).await;
     let shared = Some(vault(VaultTo::ServiceShare, None));
     world.recorded(("ec2", "ModifySnapshotAttribute"), (ObjectKind::Share, ACCOUNT), snap(shared)).await;
     rig.only_these_are_left(2, 2).await.unwrap();

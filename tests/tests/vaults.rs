@@ -103,7 +103,7 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
 }
 
 /// The rows of vaults in the README's table, for instances of an operating system: each kind of vault of volumes that are
-/// plain, under the AWS-managed key and under a customer's. Each transport restores from one of them.
+/// plain, under the AWS-managed key and under a customer's. Each transport restores from each of the copies.
 async fn every_vault_of_every_encryption(os: OsFamily) {
     let rig = Rig::start(options()).await.unwrap();
     let sim = rig.sim.context().clone();
@@ -112,15 +112,12 @@ async fn every_vault_of_every_encryption(os: OsFamily) {
     for key in [None, Some(&managed), Some(&customer)] {
         let instance = TestInstance::place_as(&sim, "one", 3, os, key.map(String::as_str)).unwrap();
         let content = instance.content(&sim).unwrap();
-        for (to, region, transports) in [
-            (VaultTo::Tenant, Some(ELSEWHERE), &[TransportWish::EbsDirect, TransportWish::Import][..]),
-            (VaultTo::ServiceCopy, None, &[TransportWish::HotAdd][..]),
-        ] {
+        for (to, region) in [(VaultTo::Tenant, Some(ELSEWHERE)), (VaultTo::ServiceCopy, None)] {
             let point = snapped(&rig, &instance, vault(to, region)).await;
             lose_snapshots(&rig).await;
             let before = all_snapshots(&rig);
-            for transport in transports {
-                let job = restored(&rig, point, VOLUMES, *transport).await;
+            for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+                let job = restored(&rig, point, VOLUMES, transport).await;
                 let words = format!("blocks are moved by {}, as asked for", transport.as_str());
                 assert!(says(&job, &words), "{key:?}: {job:#?}");
                 instance.check(&sim, &job, &content).unwrap();
