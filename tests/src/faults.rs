@@ -11,13 +11,16 @@ use snapferry_api::hypervisor::{CreateHypervisor, CreateRole, ReadAs, TenantSign
 use snapferry_api::job::{Job, JobState, Task};
 use snapferry_api::page::PageQuery;
 use snapferry_testkit::eventually;
-use snapferry_types::{HypervisorId, JobId, MediaAgentId};
+use snapferry_types::{HypervisorId, InstanceId, JobId, MediaAgentId, TaskState};
 
 use crate::processes::BOUND;
 use crate::rig::{ACCOUNT, EXTERNAL_ID, Rig, SERVICE};
 
 /// The reaper's delay and some rounds.
 const CLEAN_BOUND: Duration = Duration::from_secs(30);
+
+/// So many blocks are read before the others wait: what is done then comes in the middle of the transfer.
+const HELD_AFTER: u64 = 20;
 
 /// Makes the tenant's role anew: what it asks for, and what it may do (everything, without policies).
 pub fn set_role(sim: &Running, external_id: &str, policies: Vec<Value>) -> String {
@@ -55,6 +58,20 @@ impl Rig {
             skip: after,
             ..Rule::new(Effect::Hang { seconds: None }).on("ebs", "GetSnapshotBlock")
         });
+    }
+
+    /// Starts a backup, and holds it in mid-transfer until [`Self::let_go`].
+    ///
+    /// # Errors
+    /// The API's; when no block is read in time.
+    pub async fn held_backup(&self, instance: &InstanceId) -> Result<JobId> {
+        self.hold_reads(HELD_AFTER);
+        let id = self.back_up(instance).await?;
+        self.wait(id, "blocks are being read", |job| {
+            job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
+        })
+        .await?;
+        Ok(id)
     }
 
     /// Takes back all rules, and ends what waits by them.

@@ -34,12 +34,20 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn copy(&self, source: RecoveryPointId) -> Result<JobId> {
+        self.copy_by(source, TransportWish::default()).await
+    }
+
+    /// Asks for a backup copy of one recovery point by a transport.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn copy_by(&self, source: RecoveryPointId, transport: TransportWish) -> Result<JobId> {
         self.submit(Work::BackupCopy(BackupCopy {
             hypervisor: self.tenant,
             recovery_points: vec![source],
             media_agent: None,
             full: false,
-            transport: TransportWish::default(),
+            transport,
             retention: None,
         }))
         .await

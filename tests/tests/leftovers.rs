@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
 use serde_json::Value;
-use snapferry_api::job::{Job, JobState, Work};
+use snapferry_api::job::{Job, JobState};
 use snapferry_api::ledger::LedgerQuery;
-use snapferry_api::protect::{BackupCopy, Vault, VaultTo};
+use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::{AttachTo, RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
 use snapferry_tests::{
@@ -269,15 +269,7 @@ async fn a_copy_by_hot_add_whose_agent_is_killed_in_mid_read_is_ended_by_another
     let instance = TestInstance::place(&sim, "one", DATA_MIB).unwrap();
     let content = instance.content(&sim).unwrap();
     let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
-    let copy = Work::BackupCopy(BackupCopy {
-        hypervisor: rig.tenant,
-        recovery_points: vec![Rig::recovery_point(&snapped).unwrap()],
-        media_agent: None,
-        full: true,
-        transport: TransportWish::HotAdd,
-        retention: None,
-    });
-    let id = rig.submit(copy).await.unwrap();
+    let id = rig.copy_by(Rig::recovery_point(&snapped).unwrap(), TransportWish::HotAdd).await.unwrap();
     let now = rig.wait(id, "blocks are read", reads).await.unwrap();
     rig.media_agent.sigstop().await.unwrap();
     let index = rig.agent_of(now.tasks[0].access_node.unwrap()).await.unwrap();

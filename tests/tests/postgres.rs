@@ -2,10 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
-use snapferry_types::TaskState;
-
-/// So many blocks are read before the others wait: the scheduler dies in the middle of the transfer.
-const HELD_AFTER: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_killed_in_mid_transfer_goes_on_from_its_postgres() {
@@ -13,13 +9,7 @@ async fn a_scheduler_killed_in_mid_transfer_goes_on_from_its_postgres() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 60).unwrap();
     let before = instance.content(&sim).unwrap();
-    rig.hold_reads(HELD_AFTER);
-    let id = rig.back_up(&instance.id).await.unwrap();
-    rig.wait(id, "blocks are being read", |job| {
-        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
-    })
-    .await
-    .unwrap();
+    let id = rig.held_backup(&instance.id).await.unwrap();
     rig.scheduler.kill9().unwrap();
     assert!(rig.client.health().await.is_err(), "the scheduler was not killed");
     rig.restart_scheduler().await.unwrap();

@@ -55,13 +55,7 @@ async fn an_agent_killed_in_mid_transfer_is_followed_by_another_that_goes_on() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
-    rig.hold_reads(HELD_AFTER);
-    let id = rig.back_up(&instance.id).await.unwrap();
-    rig.wait(id, "blocks are being read", |job| {
-        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
-    })
-    .await
-    .unwrap();
+    let id = rig.held_backup(&instance.id).await.unwrap();
     rig.agents[0].kill9().unwrap();
     rig.add_agent().unwrap();
     rig.let_go();
@@ -175,13 +169,7 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 100).unwrap();
     let content = instance.content(&sim).unwrap();
-    rig.hold_reads(HELD_AFTER);
-    let id = rig.back_up(&instance.id).await.unwrap();
-    rig.wait(id, "blocks are being read", |job| {
-        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
-    })
-    .await
-    .unwrap();
+    let id = rig.held_backup(&instance.id).await.unwrap();
     rig.agents[0].sigstop().await.unwrap();
     rig.add_agent().unwrap();
     let follows = |job: &Job| job.tasks[0].attempts == 2 && job.tasks[0].state == TaskState::Running;
@@ -265,13 +253,7 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 60).unwrap();
     let content = instance.content(&sim).unwrap();
-    rig.hold_reads(HELD_AFTER);
-    let id = rig.back_up(&instance.id).await.unwrap();
-    rig.wait(id, "blocks are being read", |job| {
-        job.tasks.iter().any(|task| task.progress.bytes_read > 0 && task.state == TaskState::Running)
-    })
-    .await
-    .unwrap();
+    let id = rig.held_backup(&instance.id).await.unwrap();
     rig.media_agent.kill9().unwrap();
     rig.wait(id, "the attempt fails, to be tried again", |job| {
         job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
@@ -291,11 +273,7 @@ async fn a_cancelled_backup_leaves_nothing_behind() {
     let rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 100).unwrap();
-    rig.hold_reads(HELD_AFTER);
-    let id = rig.back_up(&instance.id).await.unwrap();
-    rig.wait(id, "blocks are being read", |job| job.tasks.iter().any(|task| task.progress.bytes_read > 0))
-        .await
-        .unwrap();
+    let id = rig.held_backup(&instance.id).await.unwrap();
     assert_eq!(rig.count("snapshots"), 2, "there is something to clean up");
     rig.client.cancel_job(id).await.unwrap();
     rig.let_go();

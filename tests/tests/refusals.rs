@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 
 use awssim::world::{KeyState, Marks};
 use awssim::{Config, Server};
-use snapferry_api::job::Work;
-use snapferry_api::protect::{BackupCopy, VaultTo};
+use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_tests::{
@@ -48,15 +47,7 @@ async fn snapped(rig: &Rig, instance: &TestInstance) -> RecoveryPointId {
 }
 
 async fn copy(rig: &Rig, source: RecoveryPointId, transport: TransportWish) -> JobId {
-    let copy = BackupCopy {
-        hypervisor: rig.tenant,
-        recovery_points: vec![source],
-        media_agent: None,
-        full: true,
-        transport,
-        retention: None,
-    };
-    rig.submit(Work::BackupCopy(copy)).await.unwrap()
+    rig.copy_by(source, transport).await.unwrap()
 }
 
 async fn restore(

@@ -125,3 +125,14 @@ class refused:
 @pytest.fixture(scope="session")
 def sim():
     return Simulator(os.environ["AWSSIM_ENDPOINT"])
+
+
+@pytest.fixture(scope="module")
+def key(sim, request):
+    """A key of an administrator of the module's ACCOUNT."""
+    return sim.account(request.module.ACCOUNT)
+
+
+@pytest.fixture(scope="module")
+def ec2(sim, key):
+    return sim.client("ec2", key)

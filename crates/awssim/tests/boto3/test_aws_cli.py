@@ -44,16 +44,6 @@ class CommandLine:
 
 
 @pytest.fixture(scope="module")
-def key(sim):
-    return sim.account(ACCOUNT)
-
-
-@pytest.fixture(scope="module")
-def ec2(sim, key):
-    return sim.client("ec2", key)
-
-
-@pytest.fixture(scope="module")
 def aws(sim, key, tmp_path_factory):
     return CommandLine(sim.endpoint, key, tmp_path_factory.mktemp("home"))
 

@@ -29,16 +29,6 @@ def access_node(sim, ec2, directory):
 
 
 @pytest.fixture(scope="module")
-def key(sim):
-    return sim.account(ACCOUNT)
-
-
-@pytest.fixture(scope="module")
-def ec2(sim, key):
-    return sim.client("ec2", key)
-
-
-@pytest.fixture(scope="module")
 def ebs(sim, key):
     return sim.client("ebs", key)
 

@@ -12,16 +12,6 @@ CODES = ["abcdefghijklmnopqrstuvwxy"]
 
 
 @pytest.fixture(scope="module")
-def key(sim):
-    return sim.account(ACCOUNT)
-
-
-@pytest.fixture(scope="module")
-def ec2(sim, key):
-    return sim.client("ec2", key)
-
-
-@pytest.fixture(scope="module")
 def image(ec2):
     return new_image(ec2, "restores", ["/dev/xvda"])
 
