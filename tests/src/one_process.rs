@@ -68,9 +68,26 @@ impl OneProcess {
     /// # Errors
     /// When it does not end well, or does not come up.
     pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        self.start_again().await
+    }
+
+    /// Ends it as a service manager does.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub async fn stop(&mut self) -> Result<()> {
         self.process.terminate()?;
         let status = self.process.wait(BOUND).await?;
         ensure!(status.success(), "it ended with {status}: {}", self.process.log()?);
+        Ok(())
+    }
+
+    /// Starts it again, after it was stopped.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&mut self) -> Result<()> {
         self.process = spawn(&self.dir)?;
         self.wait().await
     }
