@@ -1,5 +1,6 @@
-//! Every cell of the README's table: operation, transport, copy, encryption and operating system. What the rules allow
-//! is done and compared byte for byte, key for key; what they forbid is refused before anything is made.
+//! The cells of the README's table for backup, copy and restore to volumes: operation, transport, copy, encryption and
+//! operating system. What the rules allow is done and compared byte for byte, key for key; what they forbid is refused before
+//! anything is made.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};

@@ -1,5 +1,5 @@
 //! Replication and conversion: what the mission forbids is refused with the rule's sentence, what it allows with what is
-//! not there yet.
+//! not there yet; so that nobody follows a way out that is not there, the first says that, too.
 
 use snapferry_api::crossing::{Conversion, Replication};
 use snapferry_api::hypervisor::{Hypervisor, Role};
@@ -22,7 +22,9 @@ fn refuse(tenant: &Hypervisor, crossing: Crossing, vendor: Vendor, transport: Tr
     let uses_admin_resources =
         matches!(tenant.role, Role::Tenant { use_admin_account_resources: Some(_), .. });
     if let Err(forbidden) = check_crossing(crossing, vendor, transport, uses_admin_resources) {
-        return StoreError::Invalid(forbidden.to_string());
+        return StoreError::Invalid(format!(
+            "{forbidden} (this version does no replication or conversion yet)"
+        ));
     }
     let word = match crossing {
         Crossing::Replication => "replication",
