@@ -17,7 +17,7 @@ use snapferry_tests::{
 };
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind};
-use snapferry_types::{JobId, RecoveryPointId, TaskId, TransportWish};
+use snapferry_types::{ImageFormat, JobId, RecoveryPointId, TaskId, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
@@ -476,6 +476,41 @@ async fn the_command_line_says_what_would_go_and_why_and_it_goes_only_when_that_
     rig.let_go();
     only(&rig, 2, 2, "reaped").await;
     assert_eq!(shell.json(&["ledger", "reap", "--dry-run"]).await.unwrap(), Value::Array(Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_image_that_nobody_was_there_to_remove_goes_when_its_node_is_back() {
+    let Snapped { mut rig, instance, point, .. } = Snapped::new().await;
+    let folder = rig.dir.join("images/monday");
+    let names = || {
+        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        files.map(|file| file.file_name().into_string().unwrap()).collect::<BTreeSet<String>>()
+    };
+    let target = RestoreTarget::DiskImage { folder: "monday".to_owned(), format: ImageFormat::Qcow2 };
+    let restore = async |rig: &Rig| {
+        let (from, by) = (RestoreFrom::Snapshot, TransportWish::Automatic);
+        rig.restore_with(point, from, target.clone(), by, None).await.unwrap()
+    };
+    rig.hold_reads(1);
+    let id = restore(&rig).await;
+    let has_begun = || async { rig.fired() > 0 && names().len() == 1 };
+    eventually(BOUND, "the first image is begun", has_begun).await.unwrap();
+    killed_and_cancelled(&mut rig, id, "a disk image").await;
+    std::fs::write(folder.join("photo.raw"), b"somebody else's").unwrap();
+    assert_eq!(names().len(), 2, "what was begun is there, and nobody to remove it: {:?}", names());
+
+    rig.restart_killed_agent().unwrap();
+    let is_gone = || async { names() == BTreeSet::from(["photo.raw".to_owned()]) };
+    eventually(BOUND, "what was begun goes", is_gone).await.unwrap();
+
+    // The place is free again, and what succeeds stays whenever the node comes back.
+    let done = rig.succeed(restore(&rig).await).await.unwrap();
+    let whole = names();
+    assert_eq!((done.tasks[0].made.len(), whole.len()), (2, 3), "{whole:?}");
+    rig.restart_agent().await.unwrap();
+    let snapped = rig.snap(&instance.id, None).await.unwrap();
+    rig.succeed(snapped).await.unwrap();
+    assert_eq!(names(), whole);
 }
 
 /// An instance with one volume.

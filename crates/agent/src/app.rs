@@ -20,8 +20,9 @@ use crate::devices::VolumeDevices;
 use crate::figures::Figures;
 use crate::handler::HotAddNode;
 use crate::identity::{Identity, IdentityError};
+use crate::images::Images;
 use crate::lease::LeaseClient;
-use crate::node;
+use crate::node::{self, Files};
 use crate::staging::Staging;
 use crate::worker::{Running, Worker};
 
@@ -78,6 +79,7 @@ pub struct Agent {
     lease: LeaseClient,
     worker: Worker,
     slots: Arc<Semaphore>,
+    images: Option<Images>,
     metrics: Option<MetricsServer>,
 }
 
@@ -108,12 +110,14 @@ impl Agent {
             .cpu_threads
             .or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZero::get))
             .unwrap_or(2);
+        let running = Running::default();
+        let images = config.image_dir.clone().map(|dir| Images::new(dir, &config.data_dir, running.clone()));
         let shared = Arc::new(Shared {
             budget: ByteBudget::new(config.memory_budget_mib.saturating_mul(1 << 20)),
             workers: WorkPool::new(threads),
             clients: Clients::new(config.quotas.settings().map_err(BuildError::Quota)?),
             tls,
-            image_dir: config.image_dir.clone(),
+            images: images.clone(),
             region: config.region.clone(),
             hot_add: hot_add(&config, devices)?,
             import: config.import.clone(),
@@ -135,10 +139,10 @@ impl Agent {
             shared,
             slots: Arc::clone(&slots),
             attempts: TaskTracker::new(),
-            running: Running::default(),
+            running,
             figures,
         };
-        Ok(Self { config, lease, worker, slots, metrics })
+        Ok(Self { config, lease, worker, slots, images, metrics })
     }
 
     /// Works until `stop`; running attempts then yield at a safe point. Boxed, so that who composes an agent does not
@@ -148,7 +152,8 @@ impl Agent {
             let import = self.config.import.as_ref();
             let staging =
                 import.map(|import| Staging::new(import.staging_dir.clone(), self.worker.running.clone()));
-            let hello = node::announce(&self.config, &self.lease, &self.slots, staging.as_ref(), &stop);
+            let files = Files { staging: staging.as_ref(), images: self.images.as_ref() };
+            let hello = node::announce(&self.config, &self.lease, &self.slots, files, &stop);
             let work = self.worker.run(stop.clone());
             let metrics = async {
                 if let Some(server) = self.metrics

@@ -1,6 +1,5 @@
 //! What a handler works with: the granted task, the lease, the ledger, the process's budget and threads.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,6 +16,7 @@ use snapferry_wire::v1::record_request::Step;
 
 use crate::config::{ImportConfig, Prices};
 use crate::handler::HotAddNode;
+use crate::images::Images;
 use crate::lease::LeaseClient;
 use crate::ledger::TaskLedger;
 use crate::making::Making;
@@ -34,8 +34,8 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     /// Certificates for MediaAgents.
     pub(crate) tls: Option<TlsMaterial>,
-    /// Folder that disk images are written below.
-    pub(crate) image_dir: Option<PathBuf>,
+    /// The disk images of this node, where it takes any.
+    pub(crate) images: Option<Images>,
     /// The node's region.
     pub(crate) region: Region,
     /// The node as an instance that volumes are attached to.

@@ -14,6 +14,7 @@ mod figures;
 mod file;
 mod handler;
 mod identity;
+mod images;
 mod keeper;
 mod lease;
 mod ledger;

@@ -1,15 +1,16 @@
 //! The node's hello: announces the machine, what it can do and its free slots, and learns whether to take work, when
-//! to say it again, and which staged disk images are of no use any more.
+//! to say it again, and what became of the tasks that have files here.
 
 use std::time::Duration;
 
 use snapferry_transfer::ErrorClass;
-use snapferry_types::Transport;
+use snapferry_types::{TaskId, Transport};
 use snapferry_wire::v1;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
+use crate::images::Images;
 use crate::lease::LeaseClient;
 use crate::staging::Staging;
 
@@ -19,25 +20,53 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for the farewell to get through.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Files on this node that are of no use once their tasks are over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Files<'a> {
+    /// What waits to be uploaded for an import.
+    pub(crate) staging: Option<&'a Staging>,
+    /// What restores to disk images have begun.
+    pub(crate) images: Option<&'a Images>,
+}
+
+impl Files<'_> {
+    /// Says which tasks have files here.
+    async fn tell(self, hello: &mut v1::NodeHelloRequest) {
+        let words = |tasks: Vec<TaskId>| tasks.iter().map(ToString::to_string).collect();
+        if let Some(staging) = self.staging {
+            hello.staged_tasks = words(staging.idle_tasks().await);
+        }
+        if let Some(images) = self.images {
+            hello.image_tasks = words(images.idle_tasks().await);
+        }
+    }
+
+    /// Does what the scheduler has said of them.
+    async fn heed(self, reply: &v1::NodeHelloReply) {
+        let tasks = |words: &[String]| words.iter().filter_map(|id| id.parse().ok()).collect();
+        if let Some(staging) = self.staging {
+            staging.remove(tasks(&reply.unstage_tasks)).await;
+        }
+        if let Some(images) = self.images {
+            images.settle(tasks(&reply.kept_images), tasks(&reply.dropped_images)).await;
+        }
+    }
+}
+
 /// Announces until `stop`.
 pub(crate) async fn announce(
     config: &AgentConfig,
     lease: &LeaseClient,
     slots: &Semaphore,
-    staging: Option<&Staging>,
+    files: Files<'_>,
     stop: &CancellationToken,
 ) {
     loop {
         let mut hello = request(config, lease, config.slots, slots.available_permits());
-        if let Some(staging) = staging {
-            hello.staged_tasks = staging.idle_tasks().await.iter().map(ToString::to_string).collect();
-        }
+        files.tell(&mut hello).await;
         let wait = match lease.hello(hello).await {
             Ok(reply) => {
-                if let Some(staging) = staging {
-                    let unneeded = reply.unstage_tasks.iter().filter_map(|id| id.parse().ok());
-                    staging.remove(unneeded.collect()).await;
-                }
+                files.heed(&reply).await;
                 snapferry_wire::next_hello(reply.next_hello_ms)
             }
             Err(error) if error.class == ErrorClass::Invalid => {
@@ -82,6 +111,7 @@ fn request(config: &AgentConfig, lease: &LeaseClient, slots: u32, n_free: usize)
         version: env!("CARGO_PKG_VERSION").to_owned(),
         transports: transports(config).iter().map(|one| one.as_str().to_owned()).collect(),
         staged_tasks: Vec::new(),
+        image_tasks: Vec::new(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Disk images: each volume becomes a file `<image folder>/<folder>/<volume>.<format>` on the access node.
 //!
 //! Runs twice, or dies at:
-//! - begin: which node began which images is in the checkpoint before a file is made, so that a partial file of this
-//!   task is known from one of another's, which is never touched.
+//! - begin: which node began which images is recorded there and in the checkpoint before a file is made, so that a partial
+//!   file of this task is known from one of another's, which is never touched.
 //! - writing: on the same node the partial file is gone on with from its mark; another node begins at the start.
 //! - finishing: an image is renamed when it is whole; one that was, but is not in the checkpoint yet, is written again.
-//! - cancel, failure for good: the node that runs the clean-up removes its files, the finished ones too.
+//! - cancel, failure for good: the node that runs the clean-up removes its files, the finished ones too; every other node
+//!   that began some removes them when it next announces itself.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use super::marks::Marks;
 use super::restore_source::{Chosen, Origin};
 use super::{made, restore_done};
 use crate::context::TaskContext;
+use crate::images::Images;
 
 /// The most blocks of 512 KiB that the VHD format can hold: 2,040 GiB.
 const MAX_VHD_BLOCKS: u32 = 2_040 * 2_048;
@@ -36,8 +39,6 @@ pub(super) struct ImageMarks {
     node: AccessNodeId,
     /// Nodes that began them, whose partial files are this task's.
     begun_on: BTreeSet<AccessNodeId>,
-    /// The volumes of the files.
-    volumes: BTreeSet<VolumeId>,
     /// Volumes whose image is whole on that node.
     #[serde(default)]
     done: BTreeSet<VolumeId>,
@@ -55,12 +56,15 @@ pub(super) async fn run(
     marks: &Marks,
 ) -> Result<Vec<v1::Made>, TransferError> {
     context.enter("plan");
-    let folder = place(context.shared.image_dir.as_deref(), folder)?;
+    let images = images(context)?;
+    let folder = place(images.dir(), folder)?;
     let origin = Origin::open(context, spec).await?;
     let account = context.tenant(SessionScope::BackupCopy).await?;
     let chosen = origin.choose(context, &account, spec).await?;
-    check(context, &folder, format, &chosen, marks)?;
-    begin(context, marks, &chosen).await?;
+    let files: Vec<PathBuf> =
+        chosen.iter().map(|one| file_of(&folder, &one.volume.volume_id, format)).collect();
+    check(context, images, &files, format, &chosen, marks).await?;
+    begin(context, images, marks, files).await?;
     make_folder(&folder).await?;
 
     let mut results = Vec::with_capacity(chosen.len());
@@ -83,13 +87,16 @@ pub(super) async fn run(
     restore_done::finish(context, marks, results).await
 }
 
-/// Where images go.
-fn place(image_dir: Option<&Path>, folder: &str) -> Result<PathBuf, TransferError> {
-    let image_dir = image_dir.ok_or_else(|| {
+fn images(context: &TaskContext) -> Result<&Images, TransferError> {
+    context.shared.images.as_ref().ok_or_else(|| {
         let message = "this access node takes no disk images: set image_dir in its [agent] configuration to the \
                        folder they may be written below";
         TransferError::new(ErrorClass::Invalid, message)
-    })?;
+    })
+}
+
+/// Where images go.
+fn place(image_dir: &Path, folder: &str) -> Result<PathBuf, TransferError> {
     let is_plain = !folder.is_empty()
         && !folder.contains(['\\', ':', '\0'])
         && Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));
@@ -106,33 +113,35 @@ fn file_of(folder: &Path, volume: &VolumeId, format: ImageFormat) -> PathBuf {
     folder.join(format!("{volume}.{}", format.as_str()))
 }
 
-fn partial_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
 /// Refuses what cannot become an image, and files that are not this task's.
-fn check(
+async fn check(
     context: &TaskContext,
-    folder: &Path,
+    images: &Images,
+    files: &[PathBuf],
     format: ImageFormat,
     chosen: &[Chosen],
     marks: &Marks,
 ) -> Result<(), TransferError> {
     let is_ours = marks.images().is_some_and(|images| images.begun_on.contains(&node(context)));
-    for one in chosen {
+    for (one, path) in chosen.iter().zip(files) {
         let volume = &one.volume.volume_id;
         if format == ImageFormat::Vhd && one.volume.n_blocks > MAX_VHD_BLOCKS {
             let message =
                 format!("{volume} is larger than the 2,040 GiB of a VHD: choose raw, qcow2 or vmdk");
             return Err(TransferError::new(ErrorClass::Invalid, message));
         }
-        let path = file_of(folder, volume, format);
-        let in_the_way = [partial_of(&path), path].into_iter().find(|path| !is_ours && path.exists());
+        let in_the_way = DiskImage::files_of(path).into_iter().find(|path| !is_ours && path.exists());
         if let Some(path) = in_the_way {
             let message = format!(
                 "{} exists already, and may be another restore's: choose another folder, or remove it",
+                path.display()
+            );
+            return Err(TransferError::new(ErrorClass::Invalid, message));
+        }
+        if let Some(other) = images.other_owner(context.spec.task, path).await {
+            let message = format!(
+                "{} belongs to the restore of {other}, whose end this access node has not heard of: try again in a \
+                 minute, or choose another folder",
                 path.display()
             );
             return Err(TransferError::new(ErrorClass::Invalid, message));
@@ -146,7 +155,16 @@ fn node(context: &TaskContext) -> AccessNodeId {
 }
 
 /// Makes the files this task's, and forgets how far another node has come.
-async fn begin(context: &TaskContext, marks: &Marks, chosen: &[Chosen]) -> Result<(), TransferError> {
+async fn begin(
+    context: &TaskContext,
+    images: &Images,
+    marks: &Marks,
+    files: Vec<PathBuf>,
+) -> Result<(), TransferError> {
+    images.begin(context.spec.task, files).await.map_err(|error| {
+        let class = class_of(error.source.kind());
+        TransferError::new(class, format!("keep which disk images are begun here: {error}"))
+    })?;
     let node = node(context);
     if marks.images().is_some_and(|images| images.node == node) {
         return Ok(());
@@ -156,23 +174,23 @@ async fn begin(context: &TaskContext, marks: &Marks, chosen: &[Chosen]) -> Resul
             checkpoint.written.clear();
             let mut begun_on = checkpoint.images.take().map(|images| images.begun_on).unwrap_or_default();
             begun_on.insert(node);
-            let volumes = chosen.iter().map(|one| one.volume.volume_id.clone()).collect();
-            checkpoint.images = Some(ImageMarks { node, begun_on, volumes, done: BTreeSet::new() });
+            checkpoint.images = Some(ImageMarks { node, begun_on, done: BTreeSet::new() });
         })
         .await
 }
 
 async fn make_folder(folder: &Path) -> Result<(), TransferError> {
     tokio::fs::create_dir_all(folder).await.map_err(|cause| {
-        let class = match cause.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::StorageFull,
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                ErrorClass::AccessDenied
-            }
-            _ => ErrorClass::Invalid,
-        };
-        TransferError::new(class, format!("make the folder {}: {cause}", folder.display()))
+        TransferError::new(class_of(cause.kind()), format!("make the folder {}: {cause}", folder.display()))
     })
+}
+
+fn class_of(kind: ErrorKind) -> ErrorClass {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ErrorClass::StorageFull,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => ErrorClass::AccessDenied,
+        _ => ErrorClass::Invalid,
+    }
 }
 
 fn in_folder(error: TransferError, folder: &Path) -> TransferError {
@@ -221,38 +239,35 @@ async fn write(
 /// [`TransferError`] when the checkpoint does not read; a file that does not go is named in the job.
 pub(super) async fn clean_up(context: &Arc<TaskContext>) -> Result<(), TransferError> {
     let Operation::Restore(spec) = &context.spec.operation else { return Ok(()) };
-    let RestoreTarget::DiskImage { folder, format } = &spec.target else { return Ok(()) };
+    let RestoreTarget::DiskImage { folder, .. } = &spec.target else { return Ok(()) };
     let marks = Marks::read(context)?;
-    let Some(images) = marks.images() else { return Ok(()) };
+    let Some(begun) = marks.images() else { return Ok(()) };
     let others: Vec<String> =
-        images.begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string).collect();
+        begun.begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string).collect();
     if !others.is_empty() {
-        let text = format!("unfinished images may be left in {folder} on access node {}", others.join(", "));
+        let text = format!(
+            "unfinished images in {folder} on access node {} go when it next announces itself",
+            others.join(", ")
+        );
         context.note(true, text).await?;
     }
-    if !images.begun_on.contains(&node(context)) || marks.results().is_some() {
+    if marks.results().is_some() {
         return Ok(());
     }
-    let folder = place(context.shared.image_dir.as_deref(), folder)?;
-    let Ok(mut files) = tokio::fs::read_dir(&folder).await else { return Ok(()) };
-    let ending = format!(".{}", format.as_str());
-    while let Ok(Some(file)) = files.next_entry().await {
-        let name = file.file_name().to_string_lossy().into_owned();
-        let stem =
-            name.strip_suffix(".partial").or_else(|| name.strip_suffix(".converting")).unwrap_or(&name);
-        let Some(volume) = stem.strip_suffix(&ending).and_then(|volume| volume.parse::<VolumeId>().ok())
-        else {
-            continue;
-        };
-        if images.volumes.contains(&volume)
-            && let Err(cause) = tokio::fs::remove_file(file.path()).await
-        {
-            context.note(true, format!("{} could not be removed: {cause}", file.path().display())).await?;
-        }
+    let Some(images) = &context.shared.images else { return Ok(()) };
+    if let Err(error) = images.remove(context.spec.task).await {
+        context.note(true, format!("an unfinished image could not be removed: {error}")).await?;
     }
-    // Only if nothing else is in it.
-    let _stays_when_used = tokio::fs::remove_dir(&folder).await;
     Ok(())
+}
+
+/// The scheduler has taken the result of a restore to disk images: they are their caller's.
+pub(super) async fn handed_over(context: &TaskContext) {
+    if let Some(images) = &context.shared.images
+        && let Err(error) = images.hand_over(context.spec.task).await
+    {
+        tracing::warn!(task = %context.spec.task, %error, "the record of disk images is looked at again later");
+    }
 }
 
 #[cfg(test)]
@@ -262,11 +277,10 @@ mod tests {
     #[test]
     fn images_stay_below_the_image_folder() {
         let dir = Path::new("/srv/images");
-        assert_eq!(place(Some(dir), "team-1/web").unwrap(), Path::new("/srv/images/team-1/web"));
+        assert_eq!(place(dir, "team-1/web").unwrap(), Path::new("/srv/images/team-1/web"));
         for folder in ["", "..", "a/../../b", "/etc", "a\\b", "c:x", ".", "a\0b"] {
-            let error = place(Some(dir), folder).unwrap_err();
+            let error = place(dir, folder).unwrap_err();
             assert_eq!(error.class, ErrorClass::Invalid, "{folder:?}");
         }
-        assert!(place(None, "a").unwrap_err().message.contains("image_dir"));
     }
 }

@@ -19,7 +19,7 @@ const MAX_MADE: usize = 1_000;
 /// Longest error message, in characters; a longer one is cut.
 const MAX_MESSAGE: usize = 8_000;
 /// Most tasks whose disk images are looked at in one hello.
-const MAX_STAGED: usize = 1_000;
+const MAX_TASKS: usize = 1_000;
 /// Most recovery points that a scrub may name.
 const MAX_TOUCHED: usize = 100;
 
@@ -49,10 +49,18 @@ pub(super) fn node(request: v1::NodeHelloRequest) -> Result<NodeFigures, Convert
     })
 }
 
-/// The tasks that have disk images on a node.
+/// The tasks that have disk images in a node's staging folder.
 pub(super) fn staged(request: &v1::NodeHelloRequest) -> Result<Vec<TaskId>, ConvertError> {
-    let tasks = request.staged_tasks.iter().take(MAX_STAGED);
-    tasks.map(|id| parse("staged_tasks", id)).collect()
+    tasks("staged_tasks", &request.staged_tasks)
+}
+
+/// The tasks that have begun disk images for their caller on a node.
+pub(super) fn with_images(request: &v1::NodeHelloRequest) -> Result<Vec<TaskId>, ConvertError> {
+    tasks("image_tasks", &request.image_tasks)
+}
+
+fn tasks(field: &'static str, ids: &[String]) -> Result<Vec<TaskId>, ConvertError> {
+    ids.iter().take(MAX_TASKS).map(|id| parse(field, id)).collect()
 }
 
 pub(super) fn media_agent(request: v1::MediaAgentHelloRequest) -> Result<MediaAgentFigures, ConvertError> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapferry_types::TaskState;
+use snapferry_types::{TaskId, TaskState};
 use snapferry_wire::convert::required;
 use snapferry_wire::v1;
 use tonic::{Request, Response, Status};
@@ -83,7 +83,7 @@ impl v1::lease_server::Lease for LeaseService {
         request: Request<v1::NodeHelloRequest>,
     ) -> Result<Response<v1::NodeHelloReply>, Status> {
         let request = request.into_inner();
-        let staged = read::staged(&request)?;
+        let (staged, with_images) = (read::staged(&request)?, read::with_images(&request)?);
         let node = read::node(request)?;
         if !self.nodes.hello(node.id, node.incarnation) {
             return Err(Status::already_exists(format!(
@@ -98,10 +98,15 @@ impl v1::lease_server::Lease for LeaseService {
         }
         let unstage =
             self.store.no_longer_staged(node.id, &staged).await.map_err(|error| self.status(&error))?;
+        let images =
+            self.store.images_of(node.id, &with_images).await.map_err(|error| self.status(&error))?;
+        let words = |tasks: Vec<TaskId>| tasks.iter().map(ToString::to_string).collect();
         Ok(Response::new(v1::NodeHelloReply {
             queue: node.queue,
             accept_work: node.slots > 0,
-            unstage_tasks: unstage.iter().map(ToString::to_string).collect(),
+            unstage_tasks: words(unstage),
+            kept_images: words(images.kept),
+            dropped_images: words(images.dropped),
             next_hello_ms: self.nodes.next_hello_ms(),
         }))
     }

@@ -64,6 +64,7 @@ use self::page::page_of;
 pub use self::record::{SealedPoint, Step};
 pub(crate) use self::row::timestamp;
 pub use self::share::OtherShares;
+pub use self::staged::ImagesOfNode;
 pub use self::task::{Desired, LeasedTask, TaskRow};
 use crate::clock::Clock;
 use crate::vault::{Vault, random32};

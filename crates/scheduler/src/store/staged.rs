@@ -1,9 +1,18 @@
-//! Disk images that access nodes have in their staging folders for tasks.
+//! Disk images that access nodes have for tasks: in their staging folders, and in those of their callers.
 
 use snapferry_types::{AccessNodeId, TaskId, TaskState};
 
 use super::row::Read as _;
 use super::{Store, StoreError};
+
+/// What became of the images that tasks have begun for their callers.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct ImagesOfNode {
+    /// They are the callers': the task succeeded on the node. Of a task that is not known nothing is removed either.
+    pub kept: Vec<TaskId>,
+    /// They came to nothing: the task failed, was cancelled, or has succeeded on another node.
+    pub dropped: Vec<TaskId>,
+}
 
 impl Store {
     /// Those of the tasks whose images are of no use on a node any more: the task is over or unknown, or another node has
@@ -18,22 +27,43 @@ impl Store {
     ) -> Result<Vec<TaskId>, StoreError> {
         let mut unneeded = Vec::new();
         for task in tasks {
-            let row = sqlx::query("SELECT state, node_id FROM task WHERE id = $1")
-                .bind(task.to_string())
-                .fetch_optional(self.db.read())
-                .await?;
-            let is_needed = match row {
-                None => false,
-                Some(row) => {
-                    let state = row.word("state", TaskState::from_word)?;
-                    let last: Option<AccessNodeId> = row.opt_parsed("node_id")?;
-                    !state.is_terminal() && last.is_none_or(|last| last == node)
-                }
-            };
+            let is_needed = self
+                .state_and_node(*task)
+                .await?
+                .is_some_and(|(state, last)| !state.is_terminal() && last.is_none_or(|last| last == node));
             if !is_needed {
                 unneeded.push(*task);
             }
         }
         Ok(unneeded)
+    }
+
+    /// What became of the images that tasks have begun on a node for their callers; nothing of those that go on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn images_of(&self, node: AccessNodeId, tasks: &[TaskId]) -> Result<ImagesOfNode, StoreError> {
+        let mut images = ImagesOfNode::default();
+        for task in tasks {
+            match self.state_and_node(*task).await? {
+                None => images.kept.push(*task),
+                Some((TaskState::Succeeded, last)) if last == Some(node) => images.kept.push(*task),
+                Some((state, _)) if state.is_terminal() => images.dropped.push(*task),
+                Some(_) => {}
+            }
+        }
+        Ok(images)
+    }
+
+    /// A task's state, and the node that had it last.
+    async fn state_and_node(
+        &self,
+        task: TaskId,
+    ) -> Result<Option<(TaskState, Option<AccessNodeId>)>, StoreError> {
+        let row = sqlx::query("SELECT state, node_id FROM task WHERE id = $1")
+            .bind(task.to_string())
+            .fetch_optional(self.db.read())
+            .await?;
+        row.map(|row| Ok((row.word("state", TaskState::from_word)?, row.opt_parsed("node_id")?))).transpose()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use snapferry_api::job::{CreateJob, TaskError, Work};
-use snapferry_scheduler::store::{ClaimBy, ClaimVerdict, FinishOutcome, NodeFigures, Offer};
+use snapferry_scheduler::store::{ClaimBy, ClaimVerdict, FinishOutcome, ImagesOfNode, NodeFigures, Offer};
 use snapferry_types::{TaskId, Transport, TransportWish};
 
 use super::world::{LIMITS, World, node};
@@ -143,4 +143,21 @@ pub(crate) async fn staged_images_are_of_use_to_the_node_that_has_the_task(url: 
     assert_eq!(here, [over.task, unknown]);
     let elsewhere = world.store.no_longer_staged(node().id, &all).await.unwrap();
     assert_eq!(elsewhere, all, "another node has gone on with it");
+}
+
+pub(crate) async fn disk_images_are_their_callers_only_where_the_task_succeeded(url: String) {
+    let world = World::new(url).await;
+    let (running, done, failed) =
+        (world.running("i-0a").await, world.running("i-0b").await, world.running("i-0c").await);
+    world.succeed(&done).await;
+    let error = TaskError { class: "invalid".to_owned(), message: String::new() };
+    let outcome = FinishOutcome::Failed { retryable: false, error };
+    world.store.finish(failed.task, failed.fence, None, outcome, &LIMITS).await.unwrap();
+    let unknown = TaskId::generate();
+    let all = [running.task, done.task, failed.task, unknown];
+    let here = world.store.images_of(world.node.id, &all).await.unwrap();
+    assert_eq!(here, ImagesOfNode { kept: vec![done.task, unknown], dropped: vec![failed.task] });
+    let elsewhere = world.store.images_of(node().id, &all).await.unwrap();
+    let dropped = vec![done.task, failed.task];
+    assert_eq!(elsewhere, ImagesOfNode { kept: vec![unknown], dropped }, "it succeeded on another node");
 }

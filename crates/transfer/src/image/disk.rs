@@ -49,6 +49,12 @@ impl DiskImage {
         }
     }
 
+    /// Every file that an image at `path` may be in, from its beginning on.
+    #[must_use]
+    pub fn files_of(path: &Path) -> [PathBuf; 3] {
+        [path.to_owned(), beside(path, "partial"), beside(path, "converting")]
+    }
+
     /// As [`create`](Self::create), but goes on with the partial file of an earlier attempt of the same format and
     /// size.
     ///
