@@ -117,6 +117,7 @@ impl Agent {
             workers: WorkPool::new(threads),
             clients: Clients::new(config.quotas.settings().map_err(BuildError::Quota)?),
             tls,
+            compress: config.compress,
             images: images.clone(),
             region: config.region.clone(),
             hot_add: hot_add(&config, devices)?,

@@ -36,6 +36,10 @@ pub struct AgentConfig {
     /// Threads that compress and seal; the number of cores when absent.
     #[serde(default)]
     pub cpu_threads: Option<usize>,
+    /// Whether blocks are compressed before they are sealed; not where the processor is slower than the way to the
+    /// MediaAgent.
+    #[serde(default = "default_compress")]
+    pub compress: bool,
     /// Folder that restores to disk images write below; without it the node refuses them.
     #[serde(default)]
     pub image_dir: Option<PathBuf>,
@@ -170,6 +174,10 @@ fn default_group() -> String {
 
 const fn default_slots() -> u32 {
     2
+}
+
+const fn default_compress() -> bool {
+    true
 }
 
 /// 192 blocks, of which the quota of 1,000 calls a second takes 150 at 150 ms. The program and the buffers of its

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     /// Certificates for MediaAgents.
     pub(crate) tls: Option<TlsMaterial>,
+    /// Whether blocks are compressed before they are sealed.
+    pub(crate) compress: bool,
     /// The disk images of this node, where it takes any.
     pub(crate) images: Option<Images>,
     /// The node's region.

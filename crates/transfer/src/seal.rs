@@ -50,6 +50,7 @@ pub struct Sealer {
     chunk_root: Zeroizing<[u8; 32]>,
     page_root: Zeroizing<[u8; 32]>,
     nonces: Nonces,
+    compresses: bool,
 }
 
 /// A leaf page as the store sees it.
@@ -89,7 +90,16 @@ impl Sealer {
             chunk_root: Zeroizing::new(blake3::derive_key(CHUNK_CONTEXT, data_key)),
             page_root: Zeroizing::new(blake3::derive_key(PAGE_CONTEXT, data_key)),
             nonces: Nonces::Random,
+            compresses: true,
         }
+    }
+
+    /// Whether chunks are compressed where that makes them shorter; they are, unless this says otherwise. What was sealed
+    /// either way is opened, and has the same name.
+    #[must_use]
+    pub const fn compressing(mut self, compresses: bool) -> Self {
+        self.compresses = compresses;
+        self
     }
 
     #[cfg(test)]
@@ -121,7 +131,7 @@ impl Sealer {
         Ok(PageId(*hasher.finalize().as_bytes()))
     }
 
-    /// Compresses a block where that makes it shorter, and seals it.
+    /// Compresses a block where that makes it shorter (unless told not to), and seals it.
     ///
     /// # Errors
     /// It is longer than 524,288 bytes, or an engine failed.
@@ -133,7 +143,7 @@ impl Sealer {
     ) -> Result<SealedChunk, SealError> {
         let what = Named::Chunk(id);
         let (key, nonce) = (self.chunk_key(id), self.nonce(&what)?);
-        let compressed = scratch.compress(plain);
+        let compressed = if self.compresses { scratch.compress(plain) } else { None };
         let (compression, content) = match compressed {
             Some(shorter) => (Compression::Zstd, shorter),
             None => (Compression::None, plain),

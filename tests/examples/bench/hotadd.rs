@@ -1,5 +1,5 @@
-//! A block device read and written by the pipeline, beside `dd`: what HotAdd does on an access node. Then a restore onto
-//! a device that is full of old data.
+//! A block device read and written by the pipeline, beside `dd`: what HotAdd does on an access node, as bare reading and
+//! writing, then with all that a backup and a restore do besides. Then a restore onto a device that is full of old data.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,33 +51,65 @@ async fn beside_dd(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> R
     Ok(())
 }
 
-/// All of a backup but its way to the MediaAgent, of a device full of noise, no block of which comes twice.
+/// All of a backup but its way to the MediaAgent, and all of a restore but its way from there, of a device full of noise, no
+/// block of which comes twice.
 async fn sealed_beside_dd(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) -> Result<()> {
     device.fill_with_noise(size_gib)?;
-    let mut costs: [Vec<Cost>; 2] = Default::default();
-    let (count, path) = (format!("count={}", size_gib * 256), device.path.display());
+    let mut costs: [Vec<Cost>; 4] = Default::default();
+    let (mut theirs, mut restored) = (Vec::new(), Vec::new());
+    let (count, path, log) = (format!("count={}", size_gib * 256), &device.path, dir.join("device.log"));
+    let (from, to) = (format!("if={}", path.display()), format!("of={}", path.display()));
+    let noise = dir.join("noise");
+    meter::run(dd(&[&from, &format!("of={}", noise.display()), &count]), &log).await?;
     for round in 0..bench.rounds {
-        let commands = [
-            dd(&[&format!("if={path}"), "of=/dev/null", &count, "iflag=direct"]),
-            ours("back-up", &device.path)?,
-        ];
+        let reads = || dd(&[&from, "of=/dev/null", &count, "iflag=direct"]);
+        let commands = [reads(), ours("seal", path)?, reads(), ours("back-up", path)?];
         for (command, costs) in commands.into_iter().zip(&mut costs) {
             say(&format!("hotadd, round {}: {command:?}", round + 1));
-            costs.push(meter::run(command, &dir.join("device.log")).await?);
+            costs.push(meter::run(command, &log).await?);
         }
+        let noise = format!("if={}", noise.display());
+        let writes = dd(&[&noise, &to, &count, "oflag=direct", "conv=fsync"]);
+        say(&format!("hotadd, round {}: {writes:?}", round + 1));
+        theirs.push(megabytes(size_gib) / meter::run(writes, &log).await?.wall_s);
+        let mut restore = ours("restore", path)?;
+        restore.arg(path);
+        say(&format!("hotadd, round {}: {restore:?}", round + 1));
+        meter::run(restore, &log).await?;
+        restored.push(rate_in(&log)?);
     }
     println!();
-    print_rates(&["dd reads", "snapferry reads, hashes, compresses, seals"], &costs, size_gib);
+    let names = [
+        "dd reads",
+        "snapferry reads, hashes, seals",
+        "dd reads",
+        "snapferry reads, hashes, compresses, seals",
+    ];
+    print_rates(&names, &costs, size_gib);
+    let [theirs, restored] = [theirs, restored].map(|rates| Spread::of(rates.into_iter()));
+    println!("| dd writes what is in the page cache | {theirs} | | |");
+    println!("| snapferry restores what is in memory: opens, checks, writes | {restored} | | |");
+    println!("| ratio | {:.2} | | |", restored.median / theirs.median);
     Ok(())
+}
+
+/// The rate that the last program has said, MB/s.
+fn rate_in(log: &Path) -> Result<f64> {
+    let text = std::fs::read_to_string(log)?;
+    let said = text.trim().strip_suffix(" MB/s").and_then(|text| text.rsplit(' ').next()?.parse().ok());
+    said.with_context(|| format!("no rate in {text:?}"))
+}
+
+fn megabytes(size_gib: u64) -> f64 {
+    (size_gib * data::BLOCKS_IN_GIB * BLOCK_SIZE as u64) as f64 / 1e6
 }
 
 /// Rates of dd and of ours in turns.
 fn print_rates(names: &[&str], costs: &[Vec<Cost>], size_gib: u64) {
     println!("| what | MB/s | CPU, s | peak RSS, MiB |\n|---|---|---|---|");
-    let bytes = (size_gib * data::BLOCKS_IN_GIB * BLOCK_SIZE as u64) as f64;
     let mut theirs = None;
     for (what, costs) in names.iter().zip(costs) {
-        let rate = Spread::of(costs.iter().map(|cost| bytes / 1e6 / cost.wall_s));
+        let rate = Spread::of(costs.iter().map(|cost| megabytes(size_gib) / cost.wall_s));
         let cpu = Spread::of(costs.iter().map(|cost| cost.cpu_s));
         let peak = Spread::of(costs.iter().map(|cost| cost.peak_mib));
         println!("| {what} | {rate} | {cpu} | {peak} |");
@@ -98,15 +130,27 @@ async fn onto_old_data(bench: &Bench, device: &Loop, dir: &Path, size_gib: u64) 
     sim.synthetic(SNAPSHOT, &data::mixture(size_gib))?;
     println!("\n| restored onto a device full of 0x{OLD:X} | blocks | of them not as in the snapshot |");
     println!("|---|---|---|");
-    let ours = Some(Reader::Ours { requests_per_second: 5_000 });
-    for reader in [ours, Reader::coldsnap(bench, 64)].into_iter().flatten() {
+    let (ours, log) = (Reader::Ours { requests_per_second: 5_000 }, dir.join("onto.log"));
+    let row = |name: &str| -> Result<()> {
+        let n_wrong = n_wrong_blocks(&sim, &device.path, size_gib)?;
+        println!("| {name} | {} | {n_wrong} |", size_gib * data::BLOCKS_IN_GIB);
+        Ok(())
+    };
+    for reader in [Some(&ours), Reader::coldsnap(bench, 64).as_ref()].into_iter().flatten() {
         say(&format!("hotadd, onto old data: {}", reader.name()));
         device.fill(size_gib)?;
-        reader.read_onto(&sim.access, SNAPSHOT, &device.path, &dir.join("onto.log")).await?;
-        let n_wrong = n_wrong_blocks(&sim, &device.path, size_gib)?;
-        println!("| {} | {} | {n_wrong} |", reader.name(), size_gib * data::BLOCKS_IN_GIB);
+        reader.read_onto(&sim.access, SNAPSHOT, &device.path, &log).await?;
+        row(&reader.name())?;
     }
-    Ok(())
+    // A copy of it, as a MediaAgent has one: sealed, then restored.
+    say("hotadd, onto old data: a restore");
+    let raw = dir.join("mixture.raw");
+    ours.read(&sim.access, SNAPSHOT, &raw, false).await?;
+    device.fill(size_gib)?;
+    let mut restore = self::ours("restore", &raw)?;
+    restore.arg(&device.path);
+    meter::run(restore, &log).await?;
+    row("snapferry, a restore of sealed blocks")
 }
 
 /// Blocks of the device that are not what the snapshot has, or not zeroes where it has none.

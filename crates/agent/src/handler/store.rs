@@ -192,7 +192,7 @@ pub(super) async fn store(
     };
     context.remember_session(&session);
     context.enter("read");
-    let sealer = Arc::new(Sealer::new(&context.spec.keys));
+    let sealer = Arc::new(Sealer::new(&context.spec.keys).compressing(context.shared.compress));
     let volumes = stream::iter(planned)
         .map(|volume| {
             let (session, sealer, owner) = (Arc::clone(&session), Arc::clone(&sealer), &what.owner);

@@ -80,6 +80,22 @@ fn a_block_that_does_not_shrink_is_stored_plain_and_one_that_does_is_compressed(
 }
 
 #[test]
+fn without_compression_the_name_is_the_same_and_either_is_opened() {
+    let (compressing, plain) = (Sealer::new(&keys()), Sealer::new(&keys()).compressing(false));
+    let mut scratch = Scratch::new().unwrap();
+    let block = seeded_block(1);
+    let digest = sha256(&block);
+    assert_eq!(compressing.chunk_id(&digest), plain.chunk_id(&digest));
+    let id = plain.chunk_id(&digest);
+    let [shorter, whole] =
+        [&compressing, &plain].map(|one| one.seal_chunk(id, &block, &mut scratch).unwrap());
+    assert!(shorter.sealed.len() < block.len() && whole.sealed.len() > block.len());
+    for (sealer, chunk) in [(&plain, &shorter), (&compressing, &whole)] {
+        assert_eq!(sealer.open_chunk(id, &chunk.sealed, digest, &mut scratch).unwrap(), block);
+    }
+}
+
+#[test]
 fn another_tenant_another_name_or_another_digest_does_not_open() {
     let (sealer, plain) = (Sealer::new(&keys()), seeded_block(1));
     let mut scratch = Scratch::new().unwrap();
