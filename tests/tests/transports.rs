@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use awssim::faults::{Behaviour, Effect, Latency, Rule};
 use awssim::world::{AtRest, KeyState, Marks};
-use snapferry_api::job::{Job, JobState};
+use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
-use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
+use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
 use snapferry_types::instance::OsFamily;
-use snapferry_types::{RecoveryPointId, TransportWish};
+use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Between two looks at an account.
@@ -202,12 +202,66 @@ async fn what_has_a_marketplace_code_is_read_directly_and_not_by_hot_add() {
         assert!(error.message.contains(code) && error.message.contains("EBS direct"), "{}", error.message);
         assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0, "it is refused before anything is made");
     }
+    let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
+    let snapped = Rig::recovery_point(&snapped).unwrap();
+    let (_, task) = rig.fail(rig.copy_by(snapped, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    let error = task.error.unwrap();
+    assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+    assert!(error.message.contains("product codes") && error.message.contains("EBS direct"), "{error:?}");
+    rig.only_these_are_left(2, 2).await.unwrap();
+
     for transport in [TransportWish::EbsDirect, TransportWish::Automatic] {
         let job = rig.succeed(rig.back_up_by(&instance.id, transport).await.unwrap()).await.unwrap();
         assert!(says(&job, "blocks are moved by ebs_direct"), "{job:#?}");
         let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
         instance.check(&sim, &restored, &content).unwrap();
     }
+    let job = rig.succeed(rig.copy_by(snapped, TransportWish::Automatic).await.unwrap()).await.unwrap();
+    assert!(says(&job, "blocks are moved by ebs_direct"), "{job:#?}");
+    let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_add_and_import_by_a_node_of_another_region_are_refused_before_anything_is_made() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let placed = sim.place_instance(ACCOUNT, ELSEWHERE, "far", None, &[1]).unwrap();
+    write_data(&sim, &placed.volumes[0], 1, 20, 8).unwrap();
+    let instance = TestInstance::of(&sim, placed).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let back_up = |transport| {
+        rig.submit(Work::StreamingBackup(StreamingBackup {
+            hypervisor: rig.tenant,
+            instances: vec![instance.id.clone()],
+            region: Some(ELSEWHERE.parse().unwrap()),
+            media_agent: None,
+            full: false,
+            transport,
+            retention: None,
+        }))
+    };
+    let is_refused = async |id: JobId| {
+        let (_, task) = rig.fail(id).await.unwrap();
+        let error = task.error.unwrap();
+        assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+        for word in [REGION, ELSEWHERE] {
+            assert!(error.message.contains(word), "{}", error.message);
+        }
+    };
+    is_refused(back_up(TransportWish::HotAdd).await.unwrap()).await;
+    assert_eq!(rig.calls("ec2", "CreateSnapshots"), 0);
+
+    // EBS direct reaches it from anywhere.
+    let job = rig.succeed(back_up(TransportWish::Automatic).await.unwrap()).await.unwrap();
+    assert!(says(&job, "blocks are moved by ebs_direct"), "{job:#?}");
+    let point = Rig::recovery_point(&job).unwrap();
+    for transport in [TransportWish::HotAdd, TransportWish::Import] {
+        is_refused(rig.restore_by(point, transport, None).await.unwrap()).await;
+    }
+    assert_eq!((rig.calls("ebs", "StartSnapshot"), rig.calls("ec2", "CreateVolume")), (0, 0));
+    let restored = rig.restore_copy(point).await.unwrap();
+    instance.check(&sim, &restored, &content).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
