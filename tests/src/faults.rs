@@ -85,6 +85,17 @@ impl Rig {
         self.sim.context().faults.rules().iter().map(|report| report.fired).sum()
     }
 
+    /// Waits until no call hangs: whoever was killed in the middle of one is not served any more. Without that, a call that
+    /// hung may be carried out when all are let go. Not for calls with a block in them: their connection is not read to its
+    /// end, so nobody notices that it was closed.
+    ///
+    /// # Errors
+    /// When a living client waits.
+    pub async fn nobody_hangs(&self) -> Result<()> {
+        let nobody = || async { self.sim.context().faults.n_held() == 0 };
+        eventually(BOUND, "no call hangs", nobody).await
+    }
+
     /// Calls of an action by all accounts, those refused included.
     #[must_use]
     pub fn calls(&self, service: &str, action: &str) -> u64 {

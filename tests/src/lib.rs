@@ -1,6 +1,7 @@
 //! The whole system as users run it: scheduler, two agents and a MediaAgent as processes of their own, a real
 //! RabbitMQ between them, a simulated AWS before them. The tests are in `tests/`; here is the rig they stand on.
 
+pub mod breaking;
 mod command;
 mod config;
 mod disk;

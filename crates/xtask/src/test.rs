@@ -26,6 +26,8 @@ pub(crate) fn run(fast: bool, filter: &[String]) -> Result<()> {
 fn nextest(set: &str, filter: &[String], python: Option<&std::path::Path>) -> Result<()> {
     let mut command = Command::new("cargo");
     command.args(["nextest", "run", "--workspace", "-E", set]).args(filter);
+    // A failure says what and where. The frames of a runtime below it would bury that.
+    command.env("RUST_BACKTRACE", "0");
     if let Some(python) = python {
         command.env("SNAPFERRY_TEST_PYTHON", python);
     }

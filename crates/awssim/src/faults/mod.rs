@@ -160,6 +160,23 @@ pub struct Faults {
     delays: AtomicU64,
     pages: AtomicU64,
     swept: AtomicU64,
+    held: AtomicU64,
+}
+
+/// A call that hangs, for as long as it does.
+struct Held<'a>(&'a AtomicU64);
+
+impl<'a> Held<'a> {
+    fn new(held: &'a AtomicU64) -> Self {
+        held.fetch_add(1, Ordering::SeqCst);
+        Self(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// A rule and how often it took effect.
@@ -187,6 +204,13 @@ impl Faults {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Calls that hang now, without an end of their own. One whose client went away does not hang for
+    /// long, if all of its request was read.
+    #[must_use]
+    pub fn n_held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// As [`Self::before_call`] for a call about no snapshot.
@@ -226,7 +250,10 @@ impl Faults {
             let effect = &active.rule.effect;
             self.counters.fault(effect.name());
             match effect {
-                Effect::Hang { seconds: None } => active.over.cancelled().await,
+                Effect::Hang { seconds: None } => {
+                    let _held = Held::new(&self.held);
+                    active.over.cancelled().await;
+                }
                 Effect::Hang { seconds: Some(seconds) } => {
                     tokio::time::sleep(Duration::try_from_secs_f64(*seconds).unwrap_or_default()).await;
                 }
