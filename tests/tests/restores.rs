@@ -9,14 +9,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
+use awssim::world::Placed;
 use snapferry_api::job::{Job, JobState, Work};
 use snapferry_api::restore::{AttachDevice, AttachTo, NewInstance, Restore, RestoreFrom, RestoreTarget};
-use snapferry_aws::ec2::{self, DescribedInstance};
+use snapferry_aws::ec2::{self, ImageVolume, NewImage};
 use snapferry_testkit::eventually;
-use snapferry_tests::{ACCOUNT, Disk, REGION, Rig, RigOptions, TestInstance, write_data, write_raw_image};
+use snapferry_tests::{
+    ACCOUNT, Disk, REGION, Rig, RigOptions, TestInstance, check_has_all, check_kept, check_volumes_kept,
+    write_data, write_raw_image,
+};
 use snapferry_types::aws::Tag;
-use snapferry_types::instance::{InstanceConfig, NetworkInterface};
-use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish, VolumeId};
+use snapferry_types::instance::{InstanceConfig, NetworkInterface, VolumeConfig};
+use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TaskState, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -32,21 +36,6 @@ fn made<'a>(job: &'a Job, kind: &str, source: &str) -> &'a str {
 
 fn has_note(job: &Job, text: &str) -> bool {
     job.tasks.iter().flat_map(|task| &task.notes).any(|note| note.text.contains(text))
-}
-
-/// Compares the tags and the configuration of a restored instance's volumes with those of the original.
-async fn check_volumes(rig: &Rig, original: &DescribedInstance, restored: &DescribedInstance) {
-    for before in &original.config.volumes {
-        let after = restored.config.volumes.iter().find(|one| one.device_name == before.device_name).unwrap();
-        assert_eq!(after.volume_type, before.volume_type);
-        assert_eq!((after.size_gib, after.iops), (before.size_gib, before.iops));
-        assert_eq!(after.throughput_mibps, before.throughput_mibps);
-        assert_eq!(after.encrypted, before.encrypted);
-        assert_eq!(after.delete_on_termination, before.delete_on_termination, "{}", before.device_name);
-        let tags = rig.sim.context().world.volume_tags(after.volume_id.as_str()).unwrap();
-        let old = rig.sim.context().world.volume_tags(before.volume_id.as_str()).unwrap();
-        assert_eq!(tags, old.into_iter().filter(|(key, _)| !key.starts_with("snapferry:")).collect());
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,27 +73,13 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
     assert_eq!(restored.config.network_interfaces[0].private_ip.as_deref(), Some("10.0.0.77"));
     assert!(restored.config.tags.contains(&Tag::new("environment", "production")));
     assert!(!restored.config.tags.iter().any(Tag::is_ownership), "{:?}", restored.config.tags);
-    check_volumes(&rig, &original, &restored).await;
+    check_volumes_kept(&original.config, &restored.config, None).unwrap();
 
     sim.world.add_key_pair(ACCOUNT, REGION, original.config.key_name.as_ref().unwrap());
     let restored = new_instance(NewInstance::default()).await;
     assert_eq!((restored.state.as_str(), restored.config.name()), ("running", Some("web")));
-    // All but its id, its volumes and its address, which the original still has.
-    let kept = |of: &InstanceConfig| InstanceConfig {
-        instance_id: instance.id.clone(),
-        image_id: None,
-        volumes: Vec::new(),
-        tags: of.tags.iter().filter(|tag| !tag.is_ownership()).cloned().collect(),
-        network_interfaces: of
-            .network_interfaces
-            .iter()
-            .map(|one| NetworkInterface { private_ip: None, ..one.clone() })
-            .collect(),
-        ..of.clone()
-    };
-    assert!(original.config.iam_instance_profile_arn.is_some() && original.config.boot_mode.is_some());
-    assert_eq!(kept(&restored.config), kept(&original.config));
-    check_volumes(&rig, &original, &restored).await;
+    check_has_all(&original.config).unwrap();
+    check_kept(&original.config, &restored.config, None).unwrap();
 
     // Another subnet, which decides the zone, with its security groups; another key pair.
     let neighbour = sim.place_instance_in(ACCOUNT, "eu-central-1b", "neighbour", None, &[1]).unwrap();
@@ -126,8 +101,100 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
         (&at.subnet_id, &at.security_group_ids),
         (&interface.subnet_id, &interface.security_group_ids)
     );
-    check_volumes(&rig, &original, &restored).await;
+    check_volumes_kept(&original.config, &restored.config, None).unwrap();
     rig.left(2, 9).await.unwrap();
+}
+
+/// Launches another instance over an instance's latest snapshots: on hardware of its own, in a placement group, with a
+/// second network interface, which stays when it goes.
+async fn launch(rig: &Rig, like: &InstanceConfig) -> InstanceId {
+    let outsider = rig.outsider().await.unwrap();
+    let snapshots = rig.snapshots_of(ACCOUNT, REGION).await.unwrap();
+    let volume = |of: &VolumeConfig| ImageVolume {
+        device_name: of.device_name.clone(),
+        snapshot: {
+            let taken = snapshots.iter().find(|one| one.volume.as_ref() == Some(&of.volume_id));
+            taken.unwrap().snapshot.clone()
+        },
+        size_gib: of.size_gib,
+        volume_type: of.volume_type.clone(),
+        iops: of.iops,
+        throughput_mibps: of.throughput_mibps,
+        delete_on_termination: of.delete_on_termination,
+    };
+    let image = NewImage {
+        name: "golden".to_owned(),
+        architecture: like.architecture.clone(),
+        boot_mode: like.boot_mode.clone(),
+        virtualization_type: like.virtualization_type.clone(),
+        ena_support: like.ena_support,
+        root_device_name: like.root_device_name.clone(),
+        volumes: like.volumes.iter().map(volume).collect(),
+        tags: Vec::new(),
+    };
+    let image_id = ec2::register_image(&outsider, &image).await.unwrap();
+    let first = like.network_interfaces[0].clone();
+    let second = NetworkInterface { device_index: 1, delete_on_termination: false, ..first.clone() };
+    let new = ec2::NewInstance {
+        image_id: image_id.clone(),
+        instance_type: like.instance_type.clone(),
+        network_interfaces: vec![first, second],
+        private_ip: None,
+        keep_private_ips: false,
+        key_name: like.key_name.clone(),
+        iam_instance_profile: like.iam_instance_profile_arn.clone(),
+        volume_keys: Vec::new(),
+        availability_zone: None,
+        tenancy: Some("dedicated".to_owned()),
+        placement_group: Some("close together".to_owned()),
+        ebs_optimized: like.ebs_optimized,
+        tags: like.tags.clone(),
+        client_token: "golden".to_owned(),
+    };
+    let id = ec2::run_instance(&outsider, &new).await.unwrap();
+    let runs = || async { rig.describe(&id).await.is_ok_and(|one| one.state == "running") };
+    eventually(BOUND, "the instance runs", runs).await.unwrap();
+    ec2::deregister_image(&outsider, &image_id).await.unwrap();
+    for volume in rig.attached(&id).await.unwrap().into_values() {
+        let tags = [Tag::new("Name", &volume), Tag::new("cost-centre", "4711")];
+        ec2::create_tags(&outsider, &volume, &tags).await.unwrap();
+    }
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn placement_and_every_network_interface_come_back() {
+    let rig = Rig::start(one_agent()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let seed = TestInstance::place(&sim, "seed", 3).unwrap();
+    rig.succeed(rig.snap(&seed.id, None).await.unwrap()).await.unwrap();
+    let seed = rig.describe(&seed.id).await.unwrap().config;
+    sim.world.add_key_pair(ACCOUNT, REGION, seed.key_name.as_ref().unwrap());
+    let id = launch(&rig, &seed).await;
+    let original = rig.describe(&id).await.unwrap().config;
+    check_has_all(&original).unwrap();
+    assert_eq!(original.tenancy.as_deref(), Some("dedicated"));
+    assert_eq!(original.placement_group.as_deref(), Some("close together"));
+    let stays = |of: &InstanceConfig| {
+        let interfaces = of.network_interfaces.iter();
+        interfaces.map(|one| (one.device_index, !one.delete_on_termination)).collect::<Vec<_>>()
+    };
+    assert_eq!(stays(&original), [(0, false), (1, true)]);
+
+    let volumes = original.volumes.iter().map(|one| one.volume_id.to_string()).collect();
+    let instance = TestInstance::of(&sim, Placed { instance: id.to_string(), volumes }).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
+    let new = RestoreTarget::Instance(Box::default());
+    let job = rig.succeed(rig.restore_to(point, new).await.unwrap()).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    let restored: InstanceId = made(&job, "instance", id.as_str()).parse().unwrap();
+    check_kept(&original, &rig.describe(&restored).await.unwrap().config, None).unwrap();
+    let job = rig.succeed(rig.restore_to(point, IN_PLACE).await.unwrap()).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    check_kept(&original, &rig.describe(&id).await.unwrap().config, None).unwrap();
+    // Of the seed, of the launched one and of both restores.
+    rig.left(4, 8).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +325,9 @@ async fn in_place_the_instance_runs_again_with_what_it_had() {
     instance.check(&sim, &job, &content).unwrap();
     let restored = rig.describe(&instance.id).await.unwrap();
     assert_eq!(restored.state, "running");
-    check_volumes(&rig, &original, &restored).await;
+    // Of the tags not all come back.
+    let expected = InstanceConfig { tags: restored.config.tags.clone(), ..original.config.clone() };
+    check_kept(&expected, &restored.config, None).unwrap();
     let wanted: BTreeSet<_> = original.config.tags.iter().chain(&since[1..]).cloned().collect();
     assert_eq!(restored.config.tags.iter().cloned().collect::<BTreeSet<_>>(), wanted);
     assert!(has_note(&job, &format!("{} (is {:?}, was \"another value\")", changed.key, changed.value)));

@@ -1,21 +1,22 @@
 //! Every target of a restore, from snapshots, from a library and from a vault by every transport, as before and under
-//! another key: content, type, IOPS, throughput, key, delete-on-termination and the tags of volumes and instances are
-//! compared with what was.
+//! another key: content, type, IOPS, throughput, key, delete-on-termination and tags of volumes, and the whole configuration
+//! of instances, new ones and those in place, are compared with what was.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use snapferry_api::job::Job;
 use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{AttachTo, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, TestInstance, key_for_both, says, vault, write_data,
-    write_raw_image,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, TestInstance, check_has_all, check_kept, key_for_both, says,
+    vault, write_data, write_raw_image,
 };
-use snapferry_types::aws::Tag;
-use snapferry_types::instance::OsFamily;
+use snapferry_types::instance::{InstanceConfig, OsFamily};
 use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TransportWish};
+
+const WRITES: [TransportWish; 3] = [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import];
 
 /// How the volumes of an instance are encrypted.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +34,25 @@ struct World {
     key: Option<String>,
     /// Which of its volumes go with it.
     goes: BTreeMap<String, bool>,
-    /// Its own tags.
-    tags: BTreeSet<Tag>,
+    /// All that it had.
+    before: InstanceConfig,
+}
+
+fn options() -> RigOptions {
+    RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() }
 }
 
 impl World {
     async fn new(os: OsFamily, encryption: Encryption) -> Self {
-        let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
-        let rig = Rig::start(options).await.unwrap();
+        Self::on(Rig::start(options()).await.unwrap(), os, encryption).await
+    }
+
+    /// Another instance, on the same rig.
+    async fn next(self, os: OsFamily, encryption: Encryption) -> Self {
+        Self::on(self.rig, os, encryption).await
+    }
+
+    async fn on(rig: Rig, os: OsFamily, encryption: Encryption) -> Self {
         let sim = rig.sim.context().clone();
         let key = match encryption {
             Encryption::Plain => None,
@@ -49,16 +61,24 @@ impl World {
         };
         let instance = TestInstance::place_as(&sim, "web", 3, os, key.as_deref()).unwrap();
         let content = instance.content(&sim).unwrap();
-        let (goes, tags) = (BTreeMap::new(), BTreeSet::new());
-        let mut world = Self { rig, instance, content, key, goes, tags };
+        let before = rig.describe(&instance.id).await.unwrap().config;
+        check_has_all(&before).unwrap();
+        assert_eq!(before.os, os);
+        sim.world.add_key_pair(ACCOUNT, REGION, before.key_name.as_ref().unwrap());
+        let mut world = Self { rig, instance, content, key, goes: BTreeMap::new(), before };
         world.goes = world.goes_with(&world.instance.id).await.into_values().collect();
-        world.tags = world.tags_of(&world.instance.id).await;
-        assert!(world.tags.len() > 1, "{:?}", world.tags);
         world
     }
 
-    async fn tags_of(&self, instance: &InstanceId) -> BTreeSet<Tag> {
-        self.rig.describe(instance).await.unwrap().config.tags.into_iter().collect()
+    /// An instance has all that the one that was backed up had.
+    async fn check_kept(
+        &self,
+        instance: &InstanceId,
+        (from, transport, key): (RestoreFrom, TransportWish, Option<&str>),
+    ) {
+        let now = self.rig.describe(instance).await.unwrap().config;
+        let kept = check_kept(&self.before, &now, key);
+        kept.unwrap_or_else(|error| panic!("{from:?}, {transport:?}, {key:?}: {error}"));
     }
 
     /// Of an instance's devices: the volume, and whether it goes with the instance.
@@ -108,10 +128,12 @@ impl World {
         let new = job.tasks[0].made.iter().find(|made| made.kind == "instance").unwrap();
         let new: InstanceId = new.id.parse().unwrap();
         self.check_attached(&job, &new).await;
-        assert_eq!(self.tags_of(&new).await, self.tags, "{how:?}");
+        self.check_kept(&new, how).await;
+        // AWS takes what is made of snapshots for Linux, whatever it is.
+        assert_eq!(says(&job, "runs Windows, but AWS"), self.before.os == OsFamily::Windows, "{job:#?}");
 
         // What it has now is not what comes back.
-        let lost = self.tags.first().unwrap();
+        let lost = self.before.tags.first().unwrap();
         let outsider = self.rig.outsider().await.unwrap();
         ec2::delete_tags(&outsider, self.instance.id.as_str(), &[&lost.key]).await.unwrap();
         for (volume, _) in self.goes_with(&self.instance.id).await.into_values() {
@@ -120,28 +142,12 @@ impl World {
         let target = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
         let job = self.restored(point, target, how).await;
         self.check_attached(&job, &self.instance.id).await;
-        assert_eq!(self.goes_with(&self.instance.id).await.len(), self.goes.len());
-        assert_eq!(self.tags_of(&self.instance.id).await, self.tags, "{how:?}");
+        self.check_kept(&self.instance.id, how).await;
     }
 
     async fn snapped(&self) -> RecoveryPointId {
         let job = self.rig.snap(&self.instance.id, None).await.unwrap();
         Rig::recovery_point(&self.rig.succeed(job).await.unwrap()).unwrap()
-    }
-
-    /// A recovery point of which only the copies in another region are left, and that is known.
-    async fn vaulted(&self) -> RecoveryPointId {
-        let elsewhere = vault(VaultTo::Tenant, Some(ELSEWHERE));
-        let job = self.rig.snap(&self.instance.id, Some(elsewhere)).await.unwrap();
-        let point = Rig::recovery_point(&self.rig.succeed(job).await.unwrap()).unwrap();
-        let outsider = self.rig.outsider().await.unwrap();
-        let own = self.rig.snapshots_of(ACCOUNT, REGION).await.unwrap();
-        assert_eq!(own.len(), self.instance.volumes.len());
-        for state in own {
-            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-        }
-        self.rig.client.reconcile(self.rig.tenant).await.unwrap();
-        point
     }
 
     async fn images(&self, point: RecoveryPointId, from: RestoreFrom, folder: &str) {
@@ -158,6 +164,21 @@ impl World {
         }
         self.rig.nothing_is_left().unwrap();
     }
+}
+
+/// A recovery point of which only the copies in another region are left, and that is known. The instance's only one yet.
+async fn vaulted(rig: &Rig, instance: &TestInstance) -> RecoveryPointId {
+    let elsewhere = vault(VaultTo::Tenant, Some(ELSEWHERE));
+    let job = rig.snap(&instance.id, Some(elsewhere)).await.unwrap();
+    let point = Rig::recovery_point(&rig.succeed(job).await.unwrap()).unwrap();
+    let outsider = rig.outsider().await.unwrap();
+    let own = rig.snapshots_of(ACCOUNT, REGION).await.unwrap();
+    assert_eq!(own.len(), instance.volumes.len());
+    for state in own {
+        ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
+    }
+    rig.client.reconcile(rig.tenant).await.unwrap();
+    point
 }
 
 async fn every_target_from_snapshots(world: World) {
@@ -184,7 +205,7 @@ async fn from_a_library_by_each_transport() {
     let world = World::new(OsFamily::Linux, Encryption::Plain).await;
     let point = world.rig.backed_up(&world.instance).await.unwrap();
     world.images(point, RestoreFrom::MediaAgent, "plain").await;
-    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+    for transport in WRITES {
         world.every_target(point, (RestoreFrom::MediaAgent, transport, None)).await;
     }
 }
@@ -194,37 +215,46 @@ async fn from_a_library_by_each_transport_under_another_key() {
     let world = World::new(OsFamily::Windows, Encryption::Customer).await;
     let point = world.rig.backed_up(&world.instance).await.unwrap();
     let key = world.rig.sim.context().world.create_key(ACCOUNT, REGION, Some(key_for_both()));
-    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+    for transport in WRITES {
         world.every_target(point, (RestoreFrom::MediaAgent, transport, Some(&key))).await;
     }
 }
 
-async fn under_the_aws_managed_key(os: OsFamily, transports: [TransportWish; 2]) {
-    let world = World::new(os, Encryption::AwsManaged).await;
+/// From snapshots, and from a library by each transport; the volumes keep the key that they are under.
+async fn every_target_with_the_key_it_has(world: &World) {
     let (snapped, backed_up) = (world.snapped().await, world.rig.backed_up(&world.instance).await.unwrap());
-    world.images(snapped, RestoreFrom::Snapshot, "snapshots").await;
-    world.images(backed_up, RestoreFrom::MediaAgent, "library").await;
+    let folder = |of: &str| format!("{}-{of}", world.instance.id);
+    world.images(snapped, RestoreFrom::Snapshot, &folder("snapshots")).await;
+    world.images(backed_up, RestoreFrom::MediaAgent, &folder("library")).await;
     world.every_target(snapped, (RestoreFrom::Snapshot, TransportWish::Automatic, None)).await;
-    for transport in transports {
+    for transport in WRITES {
         world.every_target(backed_up, (RestoreFrom::MediaAgent, transport, None)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_aws_managed_key_of_linux_instances() {
-    under_the_aws_managed_key(OsFamily::Linux, [TransportWish::EbsDirect, TransportWish::HotAdd]).await;
+    every_target_with_the_key_it_has(&World::new(OsFamily::Linux, Encryption::AwsManaged).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_aws_managed_key_of_windows_instances() {
-    under_the_aws_managed_key(OsFamily::Windows, [TransportWish::HotAdd, TransportWish::Import]).await;
+    every_target_with_the_key_it_has(&World::new(OsFamily::Windows, Encryption::AwsManaged).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_windows_instance_stays_plain_and_a_linux_one_under_a_key_stays_under_it() {
+    let world = World::new(OsFamily::Windows, Encryption::Plain).await;
+    every_target_with_the_key_it_has(&world).await;
+    let world = world.next(OsFamily::Linux, Encryption::Customer).await;
+    every_target_with_the_key_it_has(&world).await;
 }
 
 async fn every_target_from_a_vault(os: OsFamily, encryption: Encryption) {
     let world = World::new(os, encryption).await;
-    let point = world.vaulted().await;
+    let point = vaulted(&world.rig, &world.instance).await;
     world.images(point, RestoreFrom::Automatic, "vault").await;
-    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+    for transport in WRITES {
         world.every_target(point, (RestoreFrom::Automatic, transport, None)).await;
     }
 }
@@ -254,13 +284,17 @@ const KINDS: [(&str, u64, Option<u32>, Option<u32>); 7] = [
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const IN_PLACE: RestoreTarget = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
 
-/// Restores an instance that has a volume of every type so, from snapshots where no transport is named.
-async fn every_type_comes_back(
-    platform: Option<&str>,
-    restores: Vec<(RestoreTarget, Option<TransportWish>)>,
-) {
-    let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
-    let rig = Rig::start(options).await.unwrap();
+/// Where the volumes of every type are restored from.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    Snapshots,
+    Library(TransportWish),
+    Vault(TransportWish),
+}
+
+/// Restores an instance that has a volume of every type so.
+async fn every_type_comes_back(platform: Option<&str>, restores: Vec<(RestoreTarget, Origin)>) {
+    let rig = Rig::start(options()).await.unwrap();
     let sim = rig.sim.context().clone();
     let sizes = KINDS.map(|(_, gib, ..)| gib);
     let placed = sim.place_instance(ACCOUNT, REGION, "web", platform, &sizes).unwrap();
@@ -270,32 +304,40 @@ async fn every_type_comes_back(
     }
     let instance = TestInstance::of(&sim, placed).unwrap();
     let content = instance.content(&sim).unwrap();
+    let in_a_vault = vaulted(&rig, &instance).await;
     let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
     let (snapped, backed_up) =
         (Rig::recovery_point(&snapped).unwrap(), rig.backed_up(&instance).await.unwrap());
     let n_beside = restores.iter().filter(|(target, _)| *target != IN_PLACE).count();
-    for (target, transport) in restores {
-        let id = match transport {
-            Some(by) => rig.restore_with(backed_up, RestoreFrom::MediaAgent, target, by, None).await,
-            None => {
-                let (from, by) = (RestoreFrom::Snapshot, TransportWish::Automatic);
-                rig.restore_with(snapped, from, target, by, None).await
-            }
+    for (target, origin) in restores {
+        let (point, from, by) = match origin {
+            Origin::Snapshots => (snapped, RestoreFrom::Snapshot, TransportWish::Automatic),
+            Origin::Library(by) => (backed_up, RestoreFrom::MediaAgent, by),
+            Origin::Vault(by) => (in_a_vault, RestoreFrom::Automatic, by),
         };
-        instance.check(&sim, &rig.succeed(id.unwrap()).await.unwrap(), &content).unwrap();
+        let job = rig.succeed(rig.restore_with(point, from, target, by, None).await.unwrap()).await.unwrap();
+        if let Origin::Library(by) | Origin::Vault(by) = origin {
+            assert!(says(&job, &format!("blocks are moved by {}", by.as_str())), "{job:#?}");
+        }
+        let checked = instance.check(&sim, &job, &content);
+        checked.unwrap_or_else(|error| panic!("{origin:?}: {error}"));
     }
-    rig.only_these_are_left(2 * KINDS.len(), (1 + n_beside) * KINDS.len()).await.unwrap();
+    // The copies in the vault, the snapshots, and those that the next backup compares with.
+    rig.only_these_are_left(3 * KINDS.len(), (1 + n_beside) * KINDS.len()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_volume_comes_back_with_what_was_provisioned() {
     let restores = vec![
-        (VOLUMES, Some(TransportWish::EbsDirect)),
-        (VOLUMES, Some(TransportWish::HotAdd)),
-        (VOLUMES, Some(TransportWish::Import)),
-        (RestoreTarget::Instance(Box::default()), Some(TransportWish::EbsDirect)),
-        (IN_PLACE, Some(TransportWish::EbsDirect)),
-        (VOLUMES, None),
+        (VOLUMES, Origin::Library(TransportWish::EbsDirect)),
+        (VOLUMES, Origin::Library(TransportWish::HotAdd)),
+        (VOLUMES, Origin::Library(TransportWish::Import)),
+        (VOLUMES, Origin::Vault(TransportWish::EbsDirect)),
+        (VOLUMES, Origin::Vault(TransportWish::HotAdd)),
+        (VOLUMES, Origin::Vault(TransportWish::Import)),
+        (RestoreTarget::Instance(Box::default()), Origin::Library(TransportWish::EbsDirect)),
+        (IN_PLACE, Origin::Library(TransportWish::EbsDirect)),
+        (VOLUMES, Origin::Snapshots),
     ];
     every_type_comes_back(None, restores).await;
 }
@@ -303,11 +345,13 @@ async fn every_type_of_volume_comes_back_with_what_was_provisioned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_of_volume_of_a_windows_instance_comes_back_with_what_was_provisioned() {
     let restores = vec![
-        (VOLUMES, None),
-        (RestoreTarget::Instance(Box::default()), None),
-        (IN_PLACE, None),
-        (RestoreTarget::Instance(Box::default()), Some(TransportWish::HotAdd)),
-        (IN_PLACE, Some(TransportWish::Import)),
+        (VOLUMES, Origin::Snapshots),
+        (RestoreTarget::Instance(Box::default()), Origin::Snapshots),
+        (IN_PLACE, Origin::Snapshots),
+        (RestoreTarget::Instance(Box::default()), Origin::Library(TransportWish::HotAdd)),
+        (IN_PLACE, Origin::Library(TransportWish::Import)),
+        (RestoreTarget::Instance(Box::default()), Origin::Vault(TransportWish::EbsDirect)),
+        (IN_PLACE, Origin::Vault(TransportWish::HotAdd)),
     ];
     every_type_comes_back(Some("windows"), restores).await;
 }

@@ -14,7 +14,7 @@ use snapferry_service::Backoff;
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::InstanceId;
 use snapferry_types::aws::Tag;
-use snapferry_types::instance::InstanceConfig;
+use snapferry_types::instance::{InstanceConfig, OsFamily};
 use snapferry_types::ledger::{LedgerEntry, ObjectKind, Purpose};
 use snapferry_types::spec::{NewInstanceSpec, RestoreSpec};
 use snapferry_wire::v1;
@@ -57,7 +57,9 @@ pub(super) async fn run(
     let mut results = vec![made("instance", &instance, &original.instance_id)];
     // The image goes with what only served the restore, once the results are kept: an attempt that dies after it is gone
     // does not look for it.
-    results.extend(finish_volumes(context, account, &instance, staged, spec).await?);
+    let restored = ec2::describe_instance(account, &instance).await?.config;
+    say_other_platform(context, original, &restored).await?;
+    results.extend(finish_volumes(context, account, &restored, staged, spec).await?);
     Ok(results)
 }
 
@@ -83,16 +85,33 @@ async fn settle(
     Ok(ec2::wait_instance_stopped(account, instance, stop).await?)
 }
 
+/// An image over snapshots has no platform, so that AWS takes an instance of Windows for one of Linux.
+async fn say_other_platform(
+    context: &TaskContext,
+    original: &InstanceConfig,
+    restored: &InstanceConfig,
+) -> Result<(), TransferError> {
+    if (original.os, restored.os) != (OsFamily::Windows, OsFamily::Linux) {
+        return Ok(());
+    }
+    let text = format!(
+        "{} runs Windows, but AWS calls it Linux/UNIX and bills it so, because it was made of snapshots: for AWS's Windows licence \
+         restore in place, or attach the restored volumes to an instance that was launched from a Windows image",
+        restored.instance_id
+    );
+    context.note(true, text).await
+}
+
 /// Gives the volumes their tags, and last what goes with the instance: until now all did, so that a failed restore
 /// leaves none.
 async fn finish_volumes(
     context: &Arc<TaskContext>,
     account: &Account,
-    instance: &InstanceId,
+    restored: &InstanceConfig,
     staged: &[Staged],
     spec: &RestoreSpec,
 ) -> Result<Vec<v1::Made>, TransferError> {
-    let restored = ec2::describe_instance(account, instance).await?.config;
+    let instance = &restored.instance_id;
     let mut results = Vec::with_capacity(staged.len());
     for one in staged {
         let Staged { config, .. } = one;
