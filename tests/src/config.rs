@@ -185,7 +185,7 @@ data_dir = "{dir}/{name}"
 scheduler = "http://127.0.0.1:{lease}"
 region = "{REGION}"
 slots = {slots}
-image_dir = "{dir}/images"
+image_dir = "{dir}/{images}"
 {resources}
 
 [queue]
@@ -193,6 +193,8 @@ url = {{ env = "TEST_AMQP_URL" }}
 "#,
         dir = dir.display(),
         lease = ports.lease,
+        // Each machine has its own.
+        images = if name == "agent-1" { "images".to_owned() } else { format!("{name}-images") },
     );
     write(&dir.join(format!("{name}.toml")), &text)
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use awssim::faults::{Effect, Rule};
@@ -21,7 +22,7 @@ use snapferry_tests::{
 };
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind};
-use snapferry_types::{ImageFormat, JobId, RecoveryPointId, TaskId, TransportWish};
+use snapferry_types::{ImageFormat, JobId, RecoveryPointId, TaskId, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
@@ -417,39 +418,84 @@ async fn the_command_line_says_what_would_go_and_why_and_it_goes_only_when_that_
     assert_eq!(shell.json(&["ledger", "reap", "--dry-run"]).await.unwrap(), Value::Array(Vec::new()));
 }
 
+/// Names of the files in a folder; none when there is no folder.
+fn files_in(folder: &Path) -> BTreeSet<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|file| file.file_name().into_string().unwrap()).collect()
+}
+
+/// Asks for qcow2 images of a recovery point's snapshots.
+async fn restore_to_images(rig: &Rig, point: RecoveryPointId, folder: &str) -> JobId {
+    let target = RestoreTarget::DiskImage { folder: folder.to_owned(), format: ImageFormat::Qcow2 };
+    rig.restore_with(point, RestoreFrom::Snapshot, target, TransportWish::Automatic, None).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_image_that_nobody_was_there_to_remove_goes_when_its_node_is_back() {
     let Snapped { mut rig, instance, point, .. } = Snapped::new().await;
-    let folder = rig.dir.join("images/monday");
-    let names = || {
-        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        files.map(|file| file.file_name().into_string().unwrap()).collect::<BTreeSet<String>>()
-    };
-    let target = RestoreTarget::DiskImage { folder: "monday".to_owned(), format: ImageFormat::Qcow2 };
-    let restore = async |rig: &Rig| {
-        let (from, by) = (RestoreFrom::Snapshot, TransportWish::Automatic);
-        rig.restore_with(point, from, target.clone(), by, None).await.unwrap()
-    };
+    let (folder, records) = (rig.dir.join("images/monday"), rig.dir.join("agent-1/images"));
     rig.hold_reads(1);
-    let id = restore(&rig).await;
-    let has_begun = || async { rig.fired() > 0 && names().len() == 1 };
+    let id = restore_to_images(&rig, point, "monday").await;
+    let has_begun = || async { rig.fired() > 0 && files_in(&folder).len() == 1 };
     eventually(BOUND, "the first image is begun", has_begun).await.unwrap();
+    let record = format!("{}.json", rig.client.job(id).await.unwrap().tasks[0].id);
+    assert_eq!(files_in(&records), BTreeSet::from([record]));
     killed_and_cancelled(&mut rig, id, "a disk image").await;
     std::fs::write(folder.join("photo.raw"), b"somebody else's").unwrap();
-    assert_eq!(names().len(), 2, "what was begun is there, and nobody to remove it: {:?}", names());
+    assert_eq!(files_in(&folder).len(), 2, "what was begun is there, and nobody to remove it");
 
     rig.restart_killed_agent().unwrap();
-    let is_gone = || async { names() == BTreeSet::from(["photo.raw".to_owned()]) };
+    let is_gone = || async { files_in(&folder) == BTreeSet::from(["photo.raw".to_owned()]) };
     eventually(BOUND, "what was begun goes", is_gone).await.unwrap();
 
-    // The place is free again, and what succeeds stays whenever the node comes back.
-    let done = rig.succeed(restore(&rig).await).await.unwrap();
-    let whole = names();
-    assert_eq!((done.tasks[0].made.len(), whole.len()), (2, 3), "{whole:?}");
+    // The place is free again. What succeeds stays, whenever the node comes back and whatever it hears.
+    let done = rig.succeed(restore_to_images(&rig, point, "monday").await).await.unwrap();
+    let whole = files_in(&folder);
+    assert_eq!((done.tasks[0].made.len(), whole.len()), (instance.volumes.len(), 3), "{whole:?}");
     rig.restart_agent().await.unwrap();
-    let snapped = rig.snap(&instance.id, None).await.unwrap();
-    rig.succeed(snapped).await.unwrap();
-    assert_eq!(names(), whole);
+    let is_told = || async { files_in(&records).is_empty() };
+    eventually(BOUND, "it is told that the task is over", is_told).await.unwrap();
+    assert_eq!(files_in(&folder), whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_another_node_went_on_with_go_from_the_first_and_stay_on_the_other() {
+    let Snapped { mut rig, instance, point, .. } = Snapped::new().await;
+    let folders = ["images/monday", "agent-2-images/monday"].map(|folder| rig.dir.join(folder));
+    let images = instance.volumes.iter().map(|volume| format!("{volume}.qcow2"));
+    let images: BTreeSet<String> = images.collect();
+    rig.hold_reads(1);
+    let id = restore_to_images(&rig, point, "monday").await;
+    eventually(BOUND, "the first is begun", || async { !files_in(&folders[0]).is_empty() }).await.unwrap();
+    has_met(&rig, 1, "the first is read").await;
+    let first = files_in(&folders[0]).pop_first().unwrap();
+    // It is read to its end, and the other one is not.
+    let snapshots = rig.snapshots_of(ACCOUNT, REGION).await.unwrap().into_iter();
+    let is_second = |volume: &VolumeId| !first.starts_with(volume.as_str());
+    let mut second =
+        snapshots.filter(|one| one.volume.as_ref().is_some_and(is_second)).map(|one| one.snapshot);
+    let reads = Rule::new(hang()).on("ebs", "GetSnapshotBlock");
+    rig.hurt(Rule { snapshot: second.next().map(|id| id.to_string()), ..reads });
+    has_met(&rig, 1, "the second is read").await;
+    let half = files_in(&folders[0]);
+    assert!(
+        half.len() == 2 && half.intersection(&images).count() == 1,
+        "one is whole, one is begun: {half:?}"
+    );
+    rig.agents[0].kill9().unwrap();
+    rig.let_go();
+    rig.add_agent().unwrap();
+    let done = rig.succeed(id).await.unwrap();
+    assert_eq!(done.tasks[0].attempts, 2, "{done:#?}");
+    assert_eq!(files_in(&folders[0]), half, "the first node was not there to remove it");
+
+    rig.restart_killed_agent().unwrap();
+    let is_gone = || async { !folders[0].exists() };
+    eventually(BOUND, "what came to nothing goes", is_gone).await.unwrap();
+    assert_eq!(files_in(&folders[1]), images);
+    for made in &done.tasks[0].made {
+        assert!(Path::new(&made.id).is_file(), "{made:?}");
+    }
 }
 
 /// An instance with one volume.

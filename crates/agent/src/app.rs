@@ -79,7 +79,7 @@ pub struct Agent {
     lease: LeaseClient,
     worker: Worker,
     slots: Arc<Semaphore>,
-    images: Option<Images>,
+    images: Images,
     metrics: Option<MetricsServer>,
 }
 
@@ -111,13 +111,14 @@ impl Agent {
             .or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZero::get))
             .unwrap_or(2);
         let running = Running::default();
-        let images = config.image_dir.clone().map(|dir| Images::new(dir, &config.data_dir, running.clone()));
+        let images = Images::new(&config.data_dir, running.clone());
         let shared = Arc::new(Shared {
             budget: ByteBudget::new(config.memory_budget_mib.saturating_mul(1 << 20)),
             workers: WorkPool::new(threads),
             clients: Clients::new(config.quotas.settings().map_err(BuildError::Quota)?),
             tls,
             compress: config.compress,
+            image_dir: config.image_dir.clone(),
             images: images.clone(),
             region: config.region.clone(),
             hot_add: hot_add(&config, devices)?,
@@ -153,8 +154,8 @@ impl Agent {
             let import = self.config.import.as_ref();
             let staging =
                 import.map(|import| Staging::new(import.staging_dir.clone(), self.worker.running.clone()));
-            let files = Files { staging: staging.as_ref(), images: self.images.as_ref() };
-            let hello = node::announce(&self.config, &self.lease, &self.slots, files, &stop);
+            let files = Files { staging, images: self.images };
+            let hello = node::announce(&self.config, &self.lease, &self.slots, &files, &stop);
             let work = self.worker.run(stop.clone());
             let metrics = async {
                 if let Some(server) = self.metrics

@@ -55,10 +55,7 @@ async fn run_inside(
         let outcome = outcome_of(&context, result).await;
         let word = word_of(outcome.as_ref());
         if let Some(outcome) = outcome {
-            let has_succeeded = matches!(outcome, Outcome::Succeeded(_));
-            if report(&context, outcome).await && has_succeeded {
-                handler::handed_over(&context).await;
-            }
+            report(&context, outcome).await;
         }
         done.cancel();
         word
@@ -171,8 +168,8 @@ fn excerpt_for(outcome: &Outcome, attempt: &tracing::Span) -> String {
     }
 }
 
-/// Reports until the scheduler has it or the lease is lost; finishing twice is harmless. Whether the scheduler has it.
-async fn report(context: &Arc<TaskContext>, outcome: Outcome) -> bool {
+/// Reports until the scheduler has it or the lease is lost; finishing twice is harmless.
+async fn report(context: &Arc<TaskContext>, outcome: Outcome) {
     let request = v1::FinishRequest {
         task_id: context.spec.task.to_string(),
         fence: Some(context.spec.fence.into()),
@@ -184,17 +181,17 @@ async fn report(context: &Arc<TaskContext>, outcome: Outcome) -> bool {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         match context.lease.finish(request.clone()).await {
-            Ok(()) => return true,
+            Ok(()) => return,
             Err(error) if error.class == ErrorClass::Unavailable => {
                 tracing::warn!(task = %context.spec.task, %error, "the outcome is not taken yet; trying again");
             }
             Err(error) => {
                 tracing::warn!(task = %context.spec.task, %error, "the outcome is refused");
-                return false;
+                return;
             }
         }
         tokio::select! {
-            () = context.stop.lost().cancelled() => return false,
+            () = context.stop.lost().cancelled() => return,
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }
     }

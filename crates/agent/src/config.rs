@@ -40,7 +40,7 @@ pub struct AgentConfig {
     /// MediaAgent.
     #[serde(default = "default_compress")]
     pub compress: bool,
-    /// Folder that restores to disk images write below; without it the node refuses them.
+    /// Folder that restores to disk images write below, of this agent alone; without it the node refuses them.
     #[serde(default)]
     pub image_dir: Option<PathBuf>,
     /// This node as an EC2 instance of the service account, which HotAdd attaches volumes to; without it the node moves

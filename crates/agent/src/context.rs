@@ -1,5 +1,6 @@
 //! What a handler works with: the granted task, the lease, the ledger, the process's budget and threads.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -36,8 +37,10 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<TlsMaterial>,
     /// Whether blocks are compressed before they are sealed.
     pub(crate) compress: bool,
-    /// The disk images of this node, where it takes any.
-    pub(crate) images: Option<Images>,
+    /// Folder that disk images are written below.
+    pub(crate) image_dir: Option<PathBuf>,
+    /// Which disk images tasks have begun here.
+    pub(crate) images: Images,
     /// The node's region.
     pub(crate) region: Region,
     /// The node as an instance that volumes are attached to.

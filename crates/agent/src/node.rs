@@ -7,6 +7,7 @@ use snapferry_transfer::ErrorClass;
 use snapferry_types::{TaskId, Transport};
 use snapferry_wire::v1;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
@@ -21,35 +22,31 @@ const RETRY: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Files on this node that are of no use once their tasks are over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Files<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
     /// What waits to be uploaded for an import.
-    pub(crate) staging: Option<&'a Staging>,
+    pub(crate) staging: Option<Staging>,
     /// What restores to disk images have begun.
-    pub(crate) images: Option<&'a Images>,
+    pub(crate) images: Images,
 }
 
-impl Files<'_> {
+impl Files {
     /// Says which tasks have files here.
-    async fn tell(self, hello: &mut v1::NodeHelloRequest) {
+    async fn tell(&self, hello: &mut v1::NodeHelloRequest) {
         let words = |tasks: Vec<TaskId>| tasks.iter().map(ToString::to_string).collect();
-        if let Some(staging) = self.staging {
+        if let Some(staging) = &self.staging {
             hello.staged_tasks = words(staging.idle_tasks().await);
         }
-        if let Some(images) = self.images {
-            hello.image_tasks = words(images.idle_tasks().await);
-        }
+        hello.image_tasks = words(self.images.idle_tasks().await);
     }
 
     /// Does what the scheduler has said of them.
-    async fn heed(self, reply: &v1::NodeHelloReply) {
+    async fn heed(self, reply: v1::NodeHelloReply) {
         let tasks = |words: &[String]| words.iter().filter_map(|id| id.parse().ok()).collect();
-        if let Some(staging) = self.staging {
+        if let Some(staging) = &self.staging {
             staging.remove(tasks(&reply.unstage_tasks)).await;
         }
-        if let Some(images) = self.images {
-            images.settle(tasks(&reply.kept_images), tasks(&reply.dropped_images)).await;
-        }
+        self.images.settle(tasks(&reply.images_over), tasks(&reply.images_unknown)).await;
     }
 }
 
@@ -58,16 +55,22 @@ pub(crate) async fn announce(
     config: &AgentConfig,
     lease: &LeaseClient,
     slots: &Semaphore,
-    files: Files<'_>,
+    files: &Files,
     stop: &CancellationToken,
 ) {
+    // Beside the hellos: a large file, or a file system that hangs, must not make the node count as gone.
+    let mut tidying = JoinSet::new();
     loop {
         let mut hello = request(config, lease, config.slots, slots.available_permits());
         files.tell(&mut hello).await;
         let wait = match lease.hello(hello).await {
             Ok(reply) => {
-                files.heed(&reply).await;
-                snapferry_wire::next_hello(reply.next_hello_ms)
+                let wait = snapferry_wire::next_hello(reply.next_hello_ms);
+                while tidying.try_join_next().is_some() {}
+                if tidying.is_empty() {
+                    tidying.spawn(files.clone().heed(reply));
+                }
+                wait
             }
             Err(error) if error.class == ErrorClass::Invalid => {
                 tracing::error!(%error, "this node is refused: another process runs under its id, its folder was copied, or it was killed and the scheduler does not know yet");

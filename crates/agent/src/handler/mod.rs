@@ -67,11 +67,6 @@ pub(crate) async fn let_go(context: &TaskContext, is_lost: bool) {
     transport::let_go(context, is_lost).await;
 }
 
-/// The scheduler has taken the task's results: what this node still kept for a clean-up is let go of.
-pub(crate) async fn handed_over(context: &TaskContext) {
-    restore_image::handed_over(context).await;
-}
-
 /// Removes what the task has made and not handed over, in AWS and in the library.
 ///
 /// # Errors

@@ -5,11 +5,11 @@
 //!   file of this task is known from one of another's, which is never touched.
 //! - writing: on the same node the partial file is gone on with from its mark; another node begins at the start.
 //! - finishing: an image is renamed when it is whole; one that was, but is not in the checkpoint yet, is written again.
+//! - handing over: when all are whole the node notes that it removes none of them any more, then the results are kept.
 //! - cancel, failure for good: the node that runs the clean-up removes its files, the finished ones too; every other node
 //!   that began some removes them when it next announces itself.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::marks::Marks;
 use super::restore_source::{Chosen, Origin};
 use super::{made, restore_done};
 use crate::context::TaskContext;
-use crate::images::Images;
+use crate::images::class_of;
 
 /// The most blocks of 512 KiB that the VHD format can hold: 2,040 GiB.
 const MAX_VHD_BLOCKS: u32 = 2_040 * 2_048;
@@ -56,15 +56,14 @@ pub(super) async fn run(
     marks: &Marks,
 ) -> Result<Vec<v1::Made>, TransferError> {
     context.enter("plan");
-    let images = images(context)?;
-    let folder = place(images.dir(), folder)?;
+    let folder = place(context.shared.image_dir.as_deref(), folder)?;
     let origin = Origin::open(context, spec).await?;
     let account = context.tenant(SessionScope::BackupCopy).await?;
     let chosen = origin.choose(context, &account, spec).await?;
     let files: Vec<PathBuf> =
         chosen.iter().map(|one| file_of(&folder, &one.volume.volume_id, format)).collect();
-    check(context, images, &files, format, &chosen, marks).await?;
-    begin(context, images, marks, files).await?;
+    check_sizes(format, &chosen)?;
+    begin(context, marks, files).await?;
     make_folder(&folder).await?;
 
     let mut results = Vec::with_capacity(chosen.len());
@@ -84,19 +83,18 @@ pub(super) async fn run(
         }
         results.push(made("disk_image", path.display(), &volume));
     }
+    // Before the results are kept: no node removes what they name.
+    context.shared.images.complete(context.spec.task).await?;
     restore_done::finish(context, marks, results).await
 }
 
-fn images(context: &TaskContext) -> Result<&Images, TransferError> {
-    context.shared.images.as_ref().ok_or_else(|| {
+/// Where images go.
+fn place(image_dir: Option<&Path>, folder: &str) -> Result<PathBuf, TransferError> {
+    let image_dir = image_dir.ok_or_else(|| {
         let message = "this access node takes no disk images: set image_dir in its [agent] configuration to the \
                        folder they may be written below";
         TransferError::new(ErrorClass::Invalid, message)
-    })
-}
-
-/// Where images go.
-fn place(image_dir: &Path, folder: &str) -> Result<PathBuf, TransferError> {
+    })?;
     let is_plain = !folder.is_empty()
         && !folder.contains(['\\', ':', '\0'])
         && Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));
@@ -113,58 +111,24 @@ fn file_of(folder: &Path, volume: &VolumeId, format: ImageFormat) -> PathBuf {
     folder.join(format!("{volume}.{}", format.as_str()))
 }
 
-/// Refuses what cannot become an image, and files that are not this task's.
-async fn check(
-    context: &TaskContext,
-    images: &Images,
-    files: &[PathBuf],
-    format: ImageFormat,
-    chosen: &[Chosen],
-    marks: &Marks,
-) -> Result<(), TransferError> {
-    let is_ours = marks.images().is_some_and(|images| images.begun_on.contains(&node(context)));
-    for (one, path) in chosen.iter().zip(files) {
+/// Refuses what cannot become an image of the format.
+fn check_sizes(format: ImageFormat, chosen: &[Chosen]) -> Result<(), TransferError> {
+    let too_large =
+        chosen.iter().find(|one| format == ImageFormat::Vhd && one.volume.n_blocks > MAX_VHD_BLOCKS);
+    too_large.map_or(Ok(()), |one| {
         let volume = &one.volume.volume_id;
-        if format == ImageFormat::Vhd && one.volume.n_blocks > MAX_VHD_BLOCKS {
-            let message =
-                format!("{volume} is larger than the 2,040 GiB of a VHD: choose raw, qcow2 or vmdk");
-            return Err(TransferError::new(ErrorClass::Invalid, message));
-        }
-        let in_the_way = DiskImage::files_of(path).into_iter().find(|path| !is_ours && path.exists());
-        if let Some(path) = in_the_way {
-            let message = format!(
-                "{} exists already, and may be another restore's: choose another folder, or remove it",
-                path.display()
-            );
-            return Err(TransferError::new(ErrorClass::Invalid, message));
-        }
-        if let Some(other) = images.other_owner(context.spec.task, path).await {
-            let message = format!(
-                "{} belongs to the restore of {other}, whose end this access node has not heard of: try again in a \
-                 minute, or choose another folder",
-                path.display()
-            );
-            return Err(TransferError::new(ErrorClass::Invalid, message));
-        }
-    }
-    Ok(())
+        let message = format!("{volume} is larger than the 2,040 GiB of a VHD: choose raw, qcow2 or vmdk");
+        Err(TransferError::new(ErrorClass::Invalid, message))
+    })
 }
 
 fn node(context: &TaskContext) -> AccessNodeId {
     context.lease.identity().node
 }
 
-/// Makes the files this task's, and forgets how far another node has come.
-async fn begin(
-    context: &TaskContext,
-    images: &Images,
-    marks: &Marks,
-    files: Vec<PathBuf>,
-) -> Result<(), TransferError> {
-    images.begin(context.spec.task, files).await.map_err(|error| {
-        let class = class_of(error.source.kind());
-        TransferError::new(class, format!("keep which disk images are begun here: {error}"))
-    })?;
+/// Makes the files this task's, which must be nobody else's, and forgets how far another node has come.
+async fn begin(context: &TaskContext, marks: &Marks, files: Vec<PathBuf>) -> Result<(), TransferError> {
+    context.shared.images.begin(context.spec.task, files).await?;
     let node = node(context);
     if marks.images().is_some_and(|images| images.node == node) {
         return Ok(());
@@ -183,14 +147,6 @@ async fn make_folder(folder: &Path) -> Result<(), TransferError> {
     tokio::fs::create_dir_all(folder).await.map_err(|cause| {
         TransferError::new(class_of(cause.kind()), format!("make the folder {}: {cause}", folder.display()))
     })
-}
-
-fn class_of(kind: ErrorKind) -> ErrorClass {
-    match kind {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ErrorClass::StorageFull,
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => ErrorClass::AccessDenied,
-        _ => ErrorClass::Invalid,
-    }
 }
 
 fn in_folder(error: TransferError, folder: &Path) -> TransferError {
@@ -230,7 +186,7 @@ async fn write(
         .map_err(|error| error.context(format!("write the image of {volume}")))?;
     // The conversion of a VMDK is not counted: its blocks were, when they were written.
     image.finish(Arc::default(), context.stop.token().clone()).await?;
-    Ok(())
+    Ok(context.shared.images.finished(context.spec.task, path.to_owned()).await?)
 }
 
 /// Removes the files that this task began on this node, unless the restore came to its end.
@@ -241,33 +197,26 @@ pub(super) async fn clean_up(context: &Arc<TaskContext>) -> Result<(), TransferE
     let Operation::Restore(spec) = &context.spec.operation else { return Ok(()) };
     let RestoreTarget::DiskImage { folder, .. } = &spec.target else { return Ok(()) };
     let marks = Marks::read(context)?;
-    let Some(begun) = marks.images() else { return Ok(()) };
+    if marks.results().is_some() {
+        return Ok(());
+    }
+    let begun_on = marks.images().map(|images| images.begun_on).unwrap_or_default();
     let others: Vec<String> =
-        begun.begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string).collect();
+        begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string).collect();
     if !others.is_empty() {
         let text = format!(
-            "unfinished images in {folder} on access node {} go when it next announces itself",
+            "unfinished images in {folder} on access node {} are removed when it announces itself; look there if it does not \
+             come back",
             others.join(", ")
         );
         context.note(true, text).await?;
     }
-    if marks.results().is_some() {
-        return Ok(());
-    }
-    let Some(images) = &context.shared.images else { return Ok(()) };
-    if let Err(error) = images.remove(context.spec.task).await {
-        context.note(true, format!("an unfinished image could not be removed: {error}")).await?;
+    if let Err(error) = context.shared.images.remove(context.spec.task).await {
+        context
+            .note(true, format!("an unfinished image is not removed yet, and tried again: {error}"))
+            .await?;
     }
     Ok(())
-}
-
-/// The scheduler has taken the result of a restore to disk images: they are their caller's.
-pub(super) async fn handed_over(context: &TaskContext) {
-    if let Some(images) = &context.shared.images
-        && let Err(error) = images.hand_over(context.spec.task).await
-    {
-        tracing::warn!(task = %context.spec.task, %error, "the record of disk images is looked at again later");
-    }
 }
 
 #[cfg(test)]
@@ -277,10 +226,11 @@ mod tests {
     #[test]
     fn images_stay_below_the_image_folder() {
         let dir = Path::new("/srv/images");
-        assert_eq!(place(dir, "team-1/web").unwrap(), Path::new("/srv/images/team-1/web"));
+        assert_eq!(place(Some(dir), "team-1/web").unwrap(), Path::new("/srv/images/team-1/web"));
         for folder in ["", "..", "a/../../b", "/etc", "a\\b", "c:x", ".", "a\0b"] {
-            let error = place(dir, folder).unwrap_err();
+            let error = place(Some(dir), folder).unwrap_err();
             assert_eq!(error.class, ErrorClass::Invalid, "{folder:?}");
         }
+        assert!(place(None, "a").unwrap_err().message.contains("image_dir"));
     }
 }

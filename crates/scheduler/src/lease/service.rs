@@ -98,15 +98,14 @@ impl v1::lease_server::Lease for LeaseService {
         }
         let unstage =
             self.store.no_longer_staged(node.id, &staged).await.map_err(|error| self.status(&error))?;
-        let images =
-            self.store.images_of(node.id, &with_images).await.map_err(|error| self.status(&error))?;
+        let images = self.store.images_of(&with_images).await.map_err(|error| self.status(&error))?;
         let words = |tasks: Vec<TaskId>| tasks.iter().map(ToString::to_string).collect();
         Ok(Response::new(v1::NodeHelloReply {
             queue: node.queue,
             accept_work: node.slots > 0,
             unstage_tasks: words(unstage),
-            kept_images: words(images.kept),
-            dropped_images: words(images.dropped),
+            images_over: words(images.over),
+            images_unknown: words(images.unknown),
             next_hello_ms: self.nodes.next_hello_ms(),
         }))
     }

@@ -5,13 +5,13 @@ use snapferry_types::{AccessNodeId, TaskId, TaskState};
 use super::row::Read as _;
 use super::{Store, StoreError};
 
-/// What became of the images that tasks have begun for their callers.
+/// Tasks that have begun disk images for their callers on a node, and do not go on.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct ImagesOfNode {
-    /// They are the callers': the task succeeded on the node. Of a task that is not known nothing is removed either.
-    pub kept: Vec<TaskId>,
-    /// They came to nothing: the task failed, was cancelled, or has succeeded on another node.
-    pub dropped: Vec<TaskId>,
+    /// They are over: the node knows which of the images were whole, and in the results.
+    pub over: Vec<TaskId>,
+    /// They are not known here.
+    pub unknown: Vec<TaskId>,
 }
 
 impl Store {
@@ -38,17 +38,16 @@ impl Store {
         Ok(unneeded)
     }
 
-    /// What became of the images that tasks have begun on a node for their callers; nothing of those that go on.
+    /// Which of the tasks that have begun disk images for their callers do not go on.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn images_of(&self, node: AccessNodeId, tasks: &[TaskId]) -> Result<ImagesOfNode, StoreError> {
+    pub async fn images_of(&self, tasks: &[TaskId]) -> Result<ImagesOfNode, StoreError> {
         let mut images = ImagesOfNode::default();
         for task in tasks {
             match self.state_and_node(*task).await? {
-                None => images.kept.push(*task),
-                Some((TaskState::Succeeded, last)) if last == Some(node) => images.kept.push(*task),
-                Some((state, _)) if state.is_terminal() => images.dropped.push(*task),
+                None => images.unknown.push(*task),
+                Some((state, _)) if state.is_terminal() => images.over.push(*task),
                 Some(_) => {}
             }
         }

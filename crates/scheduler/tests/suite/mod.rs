@@ -111,7 +111,7 @@ cases! {
     abilities::what_nobody_can_is_offered_to_be_refused_unless_it_was_begun,
     abilities::another_queue_has_the_node_that_can,
     abilities::staged_images_are_of_use_to_the_node_that_has_the_task,
-    abilities::disk_images_are_their_callers_only_where_the_task_succeeded,
+    abilities::of_disk_images_it_is_said_whose_tasks_are_over,
     shares::the_last_task_that_needs_a_share_takes_it_back,
     shares::who_needs_a_share_anew_waits_until_it_is_taken_back,
     shares::the_reaper_leaves_a_share_to_those_who_need_it,
