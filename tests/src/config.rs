@@ -70,7 +70,7 @@ node_timeout_ms = 15000
 tick_ms = 100
 
 [reconcile]
-enabled = false
+{reconcile}
 
 [retention]
 interval_ms = 500
@@ -89,6 +89,9 @@ url = {{ env = "TEST_AMQP_URL" }}
         lease = ports.lease,
         lease_ms = options.lease_ms,
         reaper_delay_ms = options.reaper_delay_ms,
+        reconcile = options
+            .reconcile_ms
+            .map_or("enabled = false".to_owned(), |every| format!("interval_ms = {every}")),
     );
     if options.with_tokens {
         for (name, role, hypervisor, secret) in [

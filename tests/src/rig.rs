@@ -55,6 +55,8 @@ pub struct RigOptions {
     pub machine: Machine,
     /// How long the reaper leaves alone what nobody owns any more.
     pub reaper_delay_ms: u64,
+    /// Between the scheduler's own looks for snapshots that somebody else deleted; without, it looks only when it is asked.
+    pub reconcile_ms: Option<u64>,
 }
 
 impl Default for RigOptions {
@@ -71,6 +73,7 @@ impl Default for RigOptions {
             with_service_resources: false,
             machine: Machine::default(),
             reaper_delay_ms: 1_000,
+            reconcile_ms: None,
         }
     }
 }

@@ -2,15 +2,20 @@
 //! same way, whose snapshots all still exist. For a backup copy these are the snapshots that were copied before.
 
 use snapferry_api::job::Work;
+use snapferry_types::RecoveryPointId;
 use snapferry_types::catalogue::{BaseRef, RecoveryPointKind};
 use sqlx::AnyConnection;
 
+use super::note;
 use super::point::{COLUMNS, PointRow};
 use super::task::TaskRow;
 use super::{Store, StoreError};
 
 /// Recovery points that are looked through for one whose snapshots still exist; the ones before it lost theirs to it.
 const CANDIDATES: i64 = 20;
+
+/// How the note begins.
+const IN_FULL: &str = "read in full";
 
 impl Store {
     /// The first attempt chooses what a backup builds on; later ones stay with it while its snapshots are kept. One that
@@ -42,19 +47,50 @@ impl Store {
         {
             return Ok(());
         }
-        row.base = newest(conn, row, kind, before_ms).await?;
-        Ok(())
+        let candidates = candidates(conn, row, kind, before_ms).await?;
+        row.base = None;
+        for point in &candidates {
+            if let Some(base) = base_of(conn, point).await? {
+                row.base = Some(base);
+                return Ok(());
+            }
+        }
+        match candidates.first() {
+            Some(last) => self.say_in_full(conn, row, last.id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Says once, of a task that builds on nothing, why it does not.
+    async fn say_in_full(
+        &self,
+        conn: &mut AnyConnection,
+        row: &TaskRow,
+        last: RecoveryPointId,
+    ) -> Result<(), StoreError> {
+        let said = sqlx::query("SELECT 1 FROM note WHERE task_id = $1 AND text LIKE $2")
+            .bind(row.id.to_string())
+            .bind(format!("{IN_FULL}%"))
+            .fetch_optional(&mut *conn)
+            .await?;
+        if said.is_some() {
+            return Ok(());
+        }
+        let text = format!("{IN_FULL}: the snapshots that {last} was read from do not exist any more");
+        note::add(conn, row.job, row.id, self.clock.wall_ms(), true, &text).await
     }
 }
 
-/// The newest recovery point of a kind from before a moment that the task can build on.
-async fn newest(
+/// The newest recovery points of a kind from before a moment that the task could build on.
+async fn candidates(
     conn: &mut AnyConnection,
     row: &TaskRow,
     kind: RecoveryPointKind,
     before_ms: i64,
-) -> Result<Option<BaseRef>, StoreError> {
-    let (Some(instance), Some(media_agent)) = (&row.instance, row.media_agent) else { return Ok(None) };
+) -> Result<Vec<PointRow>, StoreError> {
+    let (Some(instance), Some(media_agent)) = (&row.instance, row.media_agent) else {
+        return Ok(Vec::new());
+    };
     let statement = format!(
         "{COLUMNS} WHERE p.hypervisor_id = $1 AND p.instance_id = $2 AND p.media_agent_id = $3 AND p.task_id <> $4 \
          AND p.kind = $5 AND p.point_in_time_ms < $6 AND p.deleted_ms IS NULL \
@@ -70,12 +106,7 @@ async fn newest(
         .bind(CANDIDATES)
         .fetch_all(&mut *conn)
         .await?;
-    for row in &rows {
-        if let Some(base) = base_of(conn, &PointRow::read(row)?).await? {
-            return Ok(Some(base));
-        }
-    }
-    Ok(None)
+    rows.iter().map(PointRow::read).collect()
 }
 
 /// A recovery point in a library as a base, while the snapshots that its blocks were read from exist.
