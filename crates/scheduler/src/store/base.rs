@@ -77,7 +77,7 @@ impl Store {
             return Ok(());
         }
         let text = format!("{IN_FULL}: the snapshots that {last} was read from do not exist any more");
-        note::add(conn, row.job, row.id, self.clock.wall_ms(), true, &text).await
+        note::add(conn, row.job, row.id, self.clock.wall_ms(), false, &text).await
     }
 }
 
