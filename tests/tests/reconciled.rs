@@ -5,15 +5,17 @@
 use std::time::Duration;
 
 use snapferry_api::job::Work;
-use snapferry_api::protect::{IntelliSnap, Retention};
+use snapferry_api::protect::{IntelliSnap, Retention, VaultTo};
 use snapferry_api::recovery_point::SnapshotsState;
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{has_met, reads};
-use snapferry_tests::{ACCOUNT, CommandLine, REGION, Rig, RigOptions, TestInstance, says, write_data};
+use snapferry_tests::{
+    ACCOUNT, CommandLine, ELSEWHERE, REGION, Rig, RigOptions, TestInstance, says, vault, write_data,
+};
 use snapferry_types::catalogue::RecoveryPointKind;
-use snapferry_types::{RecoveryPointId, TransportWish, VolumeId};
+use snapferry_types::{RecoveryPointId, TaskState, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
@@ -58,30 +60,78 @@ async fn a_round_of_the_scheduler_notices_what_was_deleted_and_everybody_is_told
     let instances = ["one", "two"].map(|name| TestInstance::place(rig.sim.context(), name, 3).unwrap());
     let (lost, kept) = (snapped(&rig, &instances[0]).await, snapped(&rig, &instances[1]).await);
     delete_outside(&rig, Some(&instances[0].volumes[1])).await;
+    let before = rig.client.recovery_point(kept).await.unwrap();
     let state = async |point| rig.client.recovery_point(point).await.unwrap().summary.snapshots;
     let is_noticed = || async { state(lost).await == SnapshotsState::Missing };
     eventually(BOUND, "it is noticed", is_noticed).await.unwrap();
-    assert_eq!(state(kept).await, SnapshotsState::Kept);
+    assert_eq!(before.summary.snapshots, SnapshotsState::Kept);
+    assert_eq!(rig.client.recovery_point(kept).await.unwrap(), before, "nobody touched it");
+    let volumes = rig.client.recovery_point(lost).await.unwrap().volumes;
+    for volume in &volumes {
+        assert_eq!(volume.snapshot_kept, volume.id.as_str() == instances[0].volumes[0], "{volumes:#?}");
+    }
 
     let listed = shell.succeed(&["recovery-point", "list"]).await.unwrap();
     for (point, word) in [(lost, "MISSING"), (kept, "kept")] {
         let line = listed.lines().find(|line| line.contains(&point.to_string())).unwrap();
-        assert!(line.contains(word), "{line}");
+        assert!(line.split_whitespace().any(|cell| cell == word), "{line}");
         let id = point.to_string();
         let shown = shell.succeed(&["recovery-point", "show", &id]).await.unwrap();
         let line = shown.lines().find(|line| line.starts_with("snapshots ")).unwrap();
         assert!(line.ends_with(word), "{shown}");
         let shown = shell.json(&["recovery-point", "show", &id]).await.unwrap();
         assert_eq!(shown["snapshots"], word.to_lowercase());
+        let n_kept = shown["volumes"].as_array().unwrap().iter().filter(|one| one["snapshot_kept"] == true);
+        assert_eq!(n_kept.count(), if point == kept { 2 } else { 1 }, "{shown:#}");
+        let all = shell.json(&["recovery-point", "list"]).await.unwrap();
+        let one = all.as_array().unwrap().iter().find(|one| one["id"] == id.as_str()).unwrap();
+        assert_eq!(one["snapshots"], word.to_lowercase());
     }
-    let (id, from) = (lost.to_string(), ["--from", "snapshot"]);
-    let refused = shell.run(&[&["restore", "volumes", &id][..], &from].concat()).await.unwrap();
-    assert!(refused.code != 0 && refused.stderr.contains(&id), "{refused:#?}");
-    let made = rig.calls("ec2", "CreateVolume");
-    assert_eq!(made, 0, "{refused:#?}");
+    let holdings = rig.holdings();
+    let n_jobs = rig.client.jobs(&Default::default()).await.unwrap().items.len();
+    let id = lost.to_string();
+    let refused = shell.run(&["restore", "volumes", &id, "--from", "snapshot"]).await.unwrap();
+    assert_eq!(refused.code, 2, "{refused:#?}");
+    let reason = format!(
+        "the snapshots of {} were deleted, and neither a vault nor a MediaAgent has copies of them: only {} can be",
+        instances[0].volumes[1], instances[0].volumes[0]
+    );
+    assert!(refused.stderr.contains(&id) && refused.stderr.contains(&reason), "{refused:#?}");
+    assert_eq!(rig.calls("ec2", "CreateVolume"), 0, "{refused:#?}");
+    assert_eq!(rig.holdings(), holdings, "something was made");
+    assert_eq!(rig.client.jobs(&Default::default()).await.unwrap().items.len(), n_jobs, "there is a job");
     let whole =
         rig.restore_with(kept, RestoreFrom::Snapshot, VOLUMES, TransportWish::Automatic, None).await.unwrap();
-    rig.succeed(whole).await.unwrap();
+    let whole = rig.succeed(whole).await.unwrap();
+    instances[1].check(rig.sim.context(), &whole, &instances[1].content(rig.sim.context()).unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_in_a_vault_that_were_deleted_are_told_apart_from_the_snapshots() {
+    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let shell = CommandLine { server: rig.api_url(), token: None };
+    let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
+    let to = Some(vault(VaultTo::Tenant, Some(ELSEWHERE)));
+    let job = rig.succeed(rig.snap(&instance.id, to).await.unwrap()).await.unwrap();
+    let point = Rig::recovery_point(&job).unwrap();
+    let place = format!("{ACCOUNT}/{ELSEWHERE}");
+    let is = async |own: SnapshotsState, copies: SnapshotsState, word: &str| {
+        let now = rig.client.recovery_point(point).await.unwrap();
+        assert_eq!(now.summary.snapshots, own);
+        let [vault] = now.vaults.as_slice() else { panic!("{now:#?}") };
+        assert_eq!((format!("{}/{}", vault.account, vault.region), vault.snapshots), (place.clone(), copies));
+        let shown = shell.succeed(&["recovery-point", "show", &point.to_string()]).await.unwrap();
+        assert!(shown.contains(&format!("{place} {word}")), "{shown}");
+    };
+    is(SnapshotsState::Kept, SnapshotsState::Kept, "kept").await;
+    let far = rig.owner(ACCOUNT, ELSEWHERE).await.unwrap();
+    let copy = rig.snapshots_of(ACCOUNT, ELSEWHERE).await.unwrap().remove(0);
+    ec2::delete_snapshot(&far, &copy.snapshot).await.unwrap();
+    rig.client.reconcile(rig.tenant).await.unwrap();
+    is(SnapshotsState::Kept, SnapshotsState::Missing, "MISSING").await;
+    delete_outside(&rig, None).await;
+    rig.client.reconcile(rig.tenant).await.unwrap();
+    is(SnapshotsState::Missing, SnapshotsState::Missing, "MISSING").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,12 +142,17 @@ async fn a_copy_whose_base_was_deleted_outside_reads_in_full_and_says_so() {
     let copied =
         async |point| rig.succeed(rig.copy_by(point, TransportWish::EbsDirect).await.unwrap()).await.unwrap();
     let first = snapped(&rig, &instance).await;
-    copied(first).await;
+    let mut last = Rig::recovery_point(&copied(first).await).unwrap();
     // Nobody has noticed; then it was noticed.
     for is_noticed in [false, true] {
         delete_outside(&rig, None).await;
         if is_noticed {
-            rig.client.reconcile(rig.tenant).await.unwrap();
+            let found = rig.client.reconcile(rig.tenant).await.unwrap();
+            assert_eq!(
+                found.missing.len(),
+                2 * instance.volumes.len(),
+                "of this round and of the last: {found:?}"
+            );
         }
         write_data(&sim, &instance.volumes[0], 4, 2, 9 + u64::from(is_noticed)).unwrap();
         let content = instance.content(&sim).unwrap();
@@ -105,8 +160,20 @@ async fn a_copy_whose_base_was_deleted_outside_reads_in_full_and_says_so() {
         let job = copied(point).await;
         let bytes_read = job.tasks[0].progress.bytes_read;
         assert!(bytes_read >= (2 * DATA_MIB) << 20, "{bytes_read} bytes were read: {job:#?}");
-        assert!(says(&job, "in full"), "noticed before: {is_noticed}: {job:#?}");
-        let restored = rig.restore_copy(Rig::recovery_point(&job).unwrap()).await.unwrap();
+        if is_noticed {
+            let words =
+                format!("read in full: the snapshots that {last} was read from do not exist any more");
+            assert!(says(&job, &words), "{job:#?}");
+        } else {
+            let notes = || job.tasks.iter().flat_map(|task| &task.notes).filter(|note| note.warning);
+            for volume in &instance.volumes {
+                let said =
+                    notes().any(|one| one.text.contains(volume) && one.text.ends_with("reading it in full"));
+                assert!(said, "{volume}: {job:#?}");
+            }
+        }
+        last = Rig::recovery_point(&job).unwrap();
+        let restored = rig.restore_copy(last).await.unwrap();
         instance.check(&sim, &restored, &content).unwrap();
     }
 }
@@ -134,11 +201,20 @@ async fn what_is_being_copied_is_held_whatever_its_retention_says() {
     eventually(BOUND, "the other goes", || async { !points().await.contains(&other) }).await.unwrap();
     assert!(points().await.contains(&held), "it went while it was copied");
     let by_hand = rig.client.delete_recovery_point(held).await.expect_err("it is being copied");
-    assert!(format!("{by_hand:#}").contains("is held"), "{by_hand:#}");
+    let running = rig.client.job(copy).await.unwrap();
+    let task = &running.tasks[0];
+    assert_eq!(
+        (task.state, task.attempts),
+        (TaskState::Running, 1),
+        "it is not copied any more: {running:#?}"
+    );
+    let by_hand = by_hand.to_string();
+    assert!(by_hand.contains("is held") && by_hand.contains(&task.id.to_string()), "{by_hand}");
     assert_eq!(rig.count("snapshots"), 2 * 3, "of the one that is held, and of the last two");
 
     rig.let_go();
     let done = rig.succeed(copy).await.unwrap();
+    assert_eq!(done.tasks[0].attempts, 1, "{done:#?}");
     let only_last = || async {
         let mut points = points().await;
         points.sort_unstable();
@@ -147,6 +223,7 @@ async fn what_is_being_copied_is_held_whatever_its_retention_says() {
         points == expected
     };
     eventually(BOUND, "it goes when it is copied", only_last).await.unwrap();
+    rig.left(2 * 2, 2 * 2).await.unwrap();
     let restored = rig.restore_copy(Rig::recovery_point(&done).unwrap()).await.unwrap();
     instances[0].check(&sim, &restored, &content).unwrap();
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::instance::InstanceConfig;
 use snapferry_types::{
-    HypervisorId, InstanceId, MediaAgentId, RecoveryPointId, Region, SnapshotId, TaskId, VolumeId,
+    AccountId, HypervisorId, InstanceId, MediaAgentId, RecoveryPointId, Region, SnapshotId, TaskId, VolumeId,
 };
 use utoipa::ToSchema;
 
@@ -38,7 +38,7 @@ pub struct RecoveryPointSummary {
     #[schema(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<RecoveryPointId>,
-    /// What became of its snapshots.
+    /// What became of its own snapshots; of copies of them, see [`RecoveryPoint::vaults`].
     #[serde(default)]
     pub snapshots: SnapshotsState,
     /// When it may be removed by its retention.
@@ -92,6 +92,22 @@ pub struct RecoveryPoint {
     pub config: InstanceConfig,
     /// Its volumes.
     pub volumes: Vec<RecoveryPointVolume>,
+    /// Where copies of its snapshots are.
+    #[serde(default)]
+    pub vaults: Vec<RecoveryPointVault>,
+}
+
+/// Copies of a recovery point's snapshots in another account, region or under another key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryPointVault {
+    /// The account that owns them.
+    #[schema(value_type = String)]
+    pub account: AccountId,
+    /// Their region.
+    #[schema(value_type = String)]
+    pub region: Region,
+    /// What became of them.
+    pub snapshots: SnapshotsState,
 }
 
 /// A volume inside a recovery point.

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use snapferry_api::Client;
 use snapferry_api::recovery_point::{
-    Reconciled, RecoveryPoint as Shown, RecoveryPointQuery, RecoveryPointSummary, SnapshotsState,
+    Reconciled, RecoveryPoint as Shown, RecoveryPointQuery, RecoveryPointSummary, RecoveryPointVault,
+    SnapshotsState,
 };
 use snapferry_types::ByteCount;
 
@@ -31,7 +32,7 @@ pub(super) async fn run(client: &Client, format: Format, verb: &RecoveryPoint) -
                     one.instance_name.clone().unwrap_or_default(),
                     output::time(one.point_in_time),
                     kind(one),
-                    snapshots(one).to_owned(),
+                    word(one.snapshots).to_owned(),
                     ByteCount(one.logical_bytes).to_string(),
                     ByteCount(one.read_bytes).to_string(),
                     ByteCount(one.stored_bytes).to_string(),
@@ -60,12 +61,17 @@ fn kind(one: &RecoveryPointSummary) -> String {
     }
 }
 
-const fn snapshots(one: &RecoveryPointSummary) -> &'static str {
-    match one.snapshots {
+const fn word(snapshots: SnapshotsState) -> &'static str {
+    match snapshots {
         SnapshotsState::None => "",
         SnapshotsState::Kept => "kept",
         SnapshotsState::Missing => "MISSING",
     }
+}
+
+fn vaults(vaults: &[RecoveryPointVault]) -> String {
+    let each = vaults.iter().map(|one| format!("{}/{} {}", one.account, one.region, word(one.snapshots)));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn reconciled(format: Format, answer: &Reconciled) -> Result<()> {
@@ -98,7 +104,8 @@ fn show(format: Format, point: &Shown) -> Result<()> {
             ("point in time", output::time(summary.point_in_time)),
             ("kind", kind(summary)),
             ("copy of", summary.copy_of.map(|id| id.to_string()).unwrap_or_default()),
-            ("snapshots", snapshots(summary).to_owned()),
+            ("snapshots", word(summary.snapshots).to_owned()),
+            ("vaults", vaults(&point.vaults)),
             ("kept until", summary.keep_until.map(output::time).unwrap_or_default()),
             ("base", point.base.map(|id| id.to_string()).unwrap_or_default()),
             ("size", ByteCount(summary.logical_bytes).to_string()),

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use snapferry_api::Page;
 use snapferry_api::recovery_point::{
-    RecoveryPoint, RecoveryPointQuery, RecoveryPointSummary, RecoveryPointVolume,
+    RecoveryPoint, RecoveryPointQuery, RecoveryPointSummary, RecoveryPointVault, RecoveryPointVolume,
 };
 use snapferry_types::RecoveryPointId;
 use snapferry_types::block::BLOCK_SIZE;
+use snapferry_types::catalogue::VaultMeta;
 use sqlx::AnyConnection;
 
 use super::point::{COLUMNS, PointRow};
@@ -71,6 +72,13 @@ async fn view(conn: &mut AnyConnection, point: PointRow) -> Result<RecoveryPoint
         None => Vec::new(),
     };
     let summary = summary(&point, &own);
+    let copies = kept::vault_copies_of(conn, point.task).await?;
+    let vault = |one: &VaultMeta| RecoveryPointVault {
+        account: one.account.clone(),
+        region: one.region.clone(),
+        snapshots: point.state_of(one.snapshots.iter().map(|(_, copy)| copy), &copies),
+    };
+    let vaults = point.meta.vaults.iter().map(vault).collect();
     let meta = point.meta;
     let volumes = meta
         .volumes
@@ -89,7 +97,7 @@ async fn view(conn: &mut AnyConnection, point: PointRow) -> Result<RecoveryPoint
             incremental: volume.incremental,
         })
         .collect();
-    Ok(RecoveryPoint { summary, task: point.task, base: meta.base, config: meta.instance, volumes })
+    Ok(RecoveryPoint { summary, task: point.task, base: meta.base, config: meta.instance, volumes, vaults })
 }
 
 fn summary(point: &PointRow, kept: &[String]) -> RecoveryPointSummary {

@@ -10,7 +10,7 @@ use super::task::OPEN;
 use super::{Store, StoreError, hold};
 
 /// Every given limit agrees: its days are over at `$1`, and it is not among the newest so many of its instance and kind.
-/// The newest never goes by age alone. One that lost snapshots it consists of is none of the newest.
+/// The newest never goes by age alone. One that lost snapshots, or copies of them in a vault, is none of the newest.
 const LET_GO: &str = "(p.keep_until_ms IS NOT NULL OR p.keep_last IS NOT NULL) \
      AND (p.keep_until_ms IS NULL OR p.keep_until_ms <= $1) \
      AND (SELECT COUNT(*) FROM recovery_point n WHERE n.hypervisor_id = p.hypervisor_id \

@@ -138,11 +138,25 @@ impl PointRow {
         if self.kind == RecoveryPointKind::Copy {
             return SnapshotsState::None;
         }
-        if !self.missing.is_empty() {
+        self.state_of(self.meta.volumes.iter().map(|one| &one.snapshot_id), kept)
+    }
+
+    /// What became of some of its snapshots, of which `kept` are in the ledger.
+    pub(super) fn state_of<'a>(
+        &self,
+        mut snapshots: impl Iterator<Item = &'a SnapshotId> + Clone,
+        kept: &[String],
+    ) -> SnapshotsState {
+        let is_in = |ids: &[String], one: &SnapshotId| ids.iter().any(|id| id == one.as_str());
+        if snapshots.clone().any(|one| is_in(&self.missing, one)) {
             return SnapshotsState::Missing;
         }
-        let all = self.meta.volumes.iter().all(|one| kept.iter().any(|id| id == one.snapshot_id.as_str()));
-        if all && !self.meta.volumes.is_empty() { SnapshotsState::Kept } else { SnapshotsState::None }
+        let has_any = snapshots.clone().next().is_some();
+        if has_any && snapshots.all(|one| is_in(kept, one)) {
+            SnapshotsState::Kept
+        } else {
+            SnapshotsState::None
+        }
     }
 }
 
