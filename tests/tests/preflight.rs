@@ -10,7 +10,7 @@ use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2::{self, ImageVolume, NewImage};
 use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, vault};
 use snapferry_types::instance::OsFamily;
-use snapferry_types::{JobId, RecoveryPointId, TransportWish};
+use snapferry_types::{ImageFormat, JobId, RecoveryPointId, TransportWish};
 
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const IN_PLACE: RestoreTarget = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
@@ -256,6 +256,10 @@ async fn a_volume_whose_key_cannot_be_used_any_more_is_refused_by_name() {
         let job = rig.restore_with(snapped, from, VOLUMES, by, new_key).await.unwrap();
         let words = [key.as_str(), sealed.volumes[0].as_str(), word, "a MediaAgent copy", "nothing was made"];
         refused_and_nothing_made!(rig, job, "invalid", words);
+        let target = RestoreTarget::DiskImage { folder: "monday".to_owned(), format: ImageFormat::Raw };
+        let job = rig.restore_with(snapped, from, target, by, None).await.unwrap();
+        refused_and_nothing_made!(rig, job, "invalid", words);
+        assert!(!rig.dir.join("images/monday").exists());
         for transport in [TransportWish::EbsDirect, TransportWish::HotAdd] {
             let job = back_up(&rig, &sealed, transport).await;
             let words = [key.as_str(), sealed.volumes[0].as_str(), word, "nothing was made"];

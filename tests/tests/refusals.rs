@@ -1,20 +1,23 @@
 //! What cannot be done is refused before anything is made: keys of shares and of backup copies, nodes without a transit
-//! key, disk images by a transport, Outposts, networks that are gone since the backup, instances without a root volume.
+//! key, disk images by a transport or larger than their format, two volumes for one device, Outposts, networks that are gone since the backup, instances without a root volume.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use awssim::world::{KeyState, Marks};
 use awssim::{Config, Server};
 use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
+use snapferry_testkit::eventually;
 use snapferry_tests::{
     ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, vault,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{ImageFormat, InstanceId, JobId, RecoveryPointId, TransportWish};
 
+const BOUND: Duration = Duration::from_secs(60);
 const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const OUTPOST: &str = "arn:aws:outposts:eu-central-1:222222222222:outpost/op-1";
 
@@ -163,8 +166,43 @@ async fn a_disk_image_by_a_transport_that_only_writes_to_aws_is_refused() {
             refused(&rig, restore(&rig, from, target, transport), "invalid", &words).await;
         }
     }
+    // Larger than the format holds.
+    let large = rig.sim.context().place_instance(ACCOUNT, REGION, "large", None, &[2_041]).unwrap();
+    let large = TestInstance::of(rig.sim.context(), large).unwrap();
+    let from = (snapped(&rig, &large).await, RestoreFrom::Snapshot);
+    let target = RestoreTarget::DiskImage { folder: "monday".to_owned(), format: ImageFormat::Vhd };
+    let words =
+        [large.volumes[0].as_str(), "larger than the 2,040 GiB of a VHD", "choose raw, qcow2 or vmdk"];
+    refused(&rig, restore(&rig, from, target, TransportWish::Automatic), "invalid", &words).await;
     assert!(!rig.dir.join("images/monday").exists());
-    rig.only_these_are_left(4, 2).await.unwrap();
+    rig.only_these_are_left(5, 3).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_volumes_that_would_come_to_one_device_are_refused_before_either_is_made() {
+    let rig = rig(false).await;
+    let sim = rig.sim.context();
+    let placed = sim.place_instance(ACCOUNT, REGION, "three", None, &[1, 1, 1]).unwrap();
+    let instance = TestInstance::of(sim, placed).unwrap();
+    let from = (snapped(&rig, &instance).await, RestoreFrom::Snapshot);
+    // The third volume is where the second was, which is nowhere.
+    let owner = rig.owner(ACCOUNT, REGION).await.unwrap();
+    let volumes = rig.describe(&instance.id).await.unwrap().config.volumes;
+    let of = |n: usize| volumes.iter().find(|one| one.volume_id.as_str() == instance.volumes[n]).unwrap();
+    let (second, third) = (of(1), of(2));
+    for one in [second, third] {
+        ec2::detach_volume(&owner, &one.volume_id, false).await.unwrap();
+    }
+    let n_attached = async || rig.attached(&instance.id).await.unwrap().len();
+    eventually(BOUND, "both are off", || async { n_attached().await == 1 }).await.unwrap();
+    ec2::attach_volume(&owner, &third.volume_id, &instance.id, &second.device_name).await.unwrap();
+    eventually(BOUND, "the third is there", || async { n_attached().await == 2 }).await.unwrap();
+    let target = RestoreTarget::InPlace { delete_old_volumes: false, leave_stopped: false };
+    let words = [&instance.volumes[1], &instance.volumes[2], &second.device_name].map(String::as_str);
+    let words = [&words[..], &["would both come to", "restore one of them to a volume"]].concat();
+    refused(&rig, restore(&rig, from, target, TransportWish::Automatic), "invalid", &words).await;
+    assert_eq!(rig.calls("ec2", "CreateVolume"), 0);
+    assert_eq!(rig.describe(&instance.id).await.unwrap().state, "running");
 }
 
 fn on_the_outpost() -> Marks {

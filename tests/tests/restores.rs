@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -386,6 +387,8 @@ async fn disk_images_hold_what_the_volumes_held() {
             let raw = rig.dir.join(format!("{volume}.reference"));
             write_raw_image(&sim, volume, &raw).unwrap();
             same_image(Path::new(image), name, &raw);
+            let on_disk = std::fs::metadata(image).unwrap().blocks() * 512;
+            assert!(on_disk < 64 << 20, "{image} of a GiB takes {on_disk} bytes: it is not sparse");
         }
     }
     // The same again would write over what is there.

@@ -1,15 +1,15 @@
 //! Which disk images a task has begun on this node: a record for each task, beside the node's id, made before the first
 //! file. A task that is cancelled or fails for good here removes its own files. What it leaves, because the process was
 //! killed or another node went on with it, goes when the scheduler says that the task is over; never while it has an attempt in
-//! this process, and never once all its images were whole, which its results name from then on.
+//! this process, and never once all its images were whole: its results name them from then on, or those of another node.
 //!
 //! Removed is only what is known to be the task's: an unfinished file by its name, which nobody else is given until the record
 //! is gone, a finished one if it is still the file that was put there.
 //!
-//! Runs twice: what is gone is gone. Dies in the middle: the record goes last, and is looked at again. An image that was put
-//! in its place and not noted yet stays.
+//! Runs twice: what is gone is gone. Dies in the middle: the record goes last, and is looked at again. A VMDK that was put in
+//! its place and not noted yet stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +70,10 @@ pub(crate) enum ImageError {
 impl From<ImageError> for TransferError {
     fn from(error: ImageError) -> Self {
         let class = match &error {
+            // It is not the disk of the images that is full.
+            ImageError::Io { source, .. } if class_of(source.kind()) == ErrorClass::StorageFull => {
+                ErrorClass::Unavailable
+            }
             ImageError::Io { source, .. } => class_of(source.kind()),
             ImageError::Owned { .. } | ImageError::Exists(_) => ErrorClass::Invalid,
         };
@@ -105,7 +109,7 @@ impl Images {
                 if record.files.contains_key(&file) {
                     continue;
                 }
-                if let Some(by) = this.owner_of(&file) {
+                if let Some(by) = this.owner_of(&file)? {
                     return Err(ImageError::Owned { file, by });
                 }
                 if let Some(there) = DiskImage::files_of(&file).into_iter().find(|one| one.exists()) {
@@ -118,15 +122,15 @@ impl Images {
         .await
     }
 
-    /// An image was put in its place.
+    /// An image is whole: `now` is put, or was put, in its place `file`.
     ///
     /// # Errors
-    /// It is not there, or the record cannot be written.
-    pub(crate) async fn finished(&self, task: TaskId, file: PathBuf) -> Result<(), ImageError> {
+    /// `now` is not there, or the record cannot be written.
+    pub(crate) async fn finished(&self, task: TaskId, file: PathBuf, now: PathBuf) -> Result<(), ImageError> {
         self.change(move |this| {
             let path = this.record_of(task);
             let mut record = read(&path)?.unwrap_or_default();
-            let stamp = stamp_of(&file).map_err(at(&file))?;
+            let stamp = stamp_of(&now).map_err(at(&now))?;
             record.files.insert(file, Some(stamp));
             write(&path, &record)
         })
@@ -153,7 +157,7 @@ impl Images {
     pub(crate) async fn remove(&self, task: TaskId) -> Result<(), ImageError> {
         self.change(move |this| {
             let path = this.record_of(task);
-            read(&path)?.map_or(Ok(()), |record| remove_files(&record))?;
+            read(&path)?.map_or(Ok(()), |record| this.remove_files(task, &record))?;
             remove_file(&path)
         })
         .await
@@ -176,6 +180,7 @@ impl Images {
             looked_at(task, self.end(task).await);
         }
         for task in unknown {
+            tracing::warn!(%task, "the scheduler does not know this restore to disk images any more: its files stay");
             looked_at(task, self.change(move |this| remove_file(&this.record_of(task))).await);
         }
     }
@@ -190,7 +195,7 @@ impl Images {
                 return Ok(());
             }
             if !record.is_complete {
-                remove_files(&record)?;
+                this.remove_files(task, &record)?;
                 tracing::info!(%task, "removed the disk images of a restore that came to nothing here");
             }
             remove_file(&path)
@@ -209,13 +214,41 @@ impl Images {
         names.filter_map(|name| name.strip_suffix(RECORD)?.strip_suffix('.')?.parse().ok())
     }
 
-    /// The task that a file belongs to; whole images are their callers'.
-    fn owner_of(&self, file: &Path) -> Option<TaskId> {
-        let is_owner = |task: &TaskId| {
-            let record = read(&self.record_of(*task)).ok().flatten();
-            record.is_some_and(|record| !record.is_complete && record.files.contains_key(file))
-        };
-        self.recorded().find(is_owner)
+    /// The files that a task has, if they are not whole yet: then they are their callers'.
+    fn incomplete(&self, task: TaskId) -> Result<Option<Record>, ImageError> {
+        Ok(read(&self.record_of(task))?.filter(|record| !record.is_complete))
+    }
+
+    /// The task that a file belongs to.
+    fn owner_of(&self, file: &Path) -> Result<Option<TaskId>, ImageError> {
+        for task in self.recorded() {
+            if self.incomplete(task)?.is_some_and(|record| record.files.contains_key(file)) {
+                return Ok(Some(task));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tries each of a task's files, and answers the first error. A folder goes when it is empty and no other task is about to
+    /// write there.
+    fn remove_files(&self, task: TaskId, record: &Record) -> Result<(), ImageError> {
+        let mut removed = Ok(());
+        for (image, stamp) in &record.files {
+            let [done, unfinished @ ..] = DiskImage::files_of(image);
+            let is_the_one = stamp.is_some_and(|stamp| stamp_of(&done).is_ok_and(|is| is == stamp));
+            for file in unfinished.into_iter().chain(is_the_one.then_some(done)) {
+                removed = removed.and(remove_file(&file));
+            }
+        }
+        let mut folders: BTreeSet<&Path> = record.files.keys().filter_map(|image| image.parent()).collect();
+        for other in self.recorded().filter(|other| *other != task) {
+            let used = self.incomplete(other)?.unwrap_or_default().files;
+            folders.retain(|folder| !used.keys().any(|image| image.parent() == Some(*folder)));
+        }
+        for folder in folders {
+            let _stays_when_used = std::fs::remove_dir(folder);
+        }
+        removed
     }
 
     /// Looks at records and changes them while nobody else does.
@@ -278,23 +311,6 @@ fn read(path: &Path) -> Result<Option<Record>, ImageError> {
     }
 }
 
-/// Tries each, and answers the first error.
-fn remove_files(record: &Record) -> Result<(), ImageError> {
-    let mut removed = Ok(());
-    for (image, stamp) in &record.files {
-        let [done, unfinished @ ..] = DiskImage::files_of(image);
-        let is_the_one = stamp.is_some_and(|stamp| stamp_of(&done).is_ok_and(|is| is == stamp));
-        for file in unfinished.into_iter().chain(is_the_one.then_some(done)) {
-            removed = removed.and(remove_file(&file));
-        }
-    }
-    for folder in record.files.keys().filter_map(|image| image.parent()) {
-        // Only if nothing else is in it.
-        let _stays_when_used = std::fs::remove_dir(folder);
-    }
-    removed
-}
-
 /// Removes a file; one that is gone is done.
 fn remove_file(path: &Path) -> Result<(), ImageError> {
     match std::fs::remove_file(path) {
@@ -326,7 +342,7 @@ mod tests {
         images.begin(task, files.to_vec()).await.unwrap();
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(&files[0], b"whole").unwrap();
-        images.finished(task, files[0].clone()).await.unwrap();
+        images.finished(task, files[0].clone(), files[0].clone()).await.unwrap();
         std::fs::write(folder.join("vol-2.raw.partial"), b"blocks").unwrap();
         Begun { images, running, task, files, _dir: dir }
     }
@@ -368,7 +384,7 @@ mod tests {
     async fn images_that_were_all_whole_stay_whatever_became_of_the_task() {
         let one = begun().await;
         std::fs::rename(one.folder().join("vol-2.raw.partial"), &one.files[1]).unwrap();
-        one.images.finished(one.task, one.files[1].clone()).await.unwrap();
+        one.images.finished(one.task, one.files[1].clone(), one.files[1].clone()).await.unwrap();
         one.images.complete(one.task).await.unwrap();
         one.images.settle(vec![one.task], Vec::new()).await;
         assert_eq!(one.n_files(), 2);

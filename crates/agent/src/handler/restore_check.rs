@@ -264,6 +264,12 @@ async fn check(account: &Account, interface: &NetworkInterface) -> Result<Checke
         let error = TransferError::from(error);
         TransferError::new(error.class, format!("{}; or choose another subnet", error.message))
     })?;
+    if let Some(outpost) = &subnet.outpost_arn {
+        let message = format!(
+            "subnet {id} is on {outpost}: volumes of a Region cannot be used there; choose another subnet"
+        );
+        return Err(TransferError::new(ErrorClass::Invalid, message));
+    }
     if subnet.free_addresses == 0 {
         let message = format!("subnet {id} has no free address: choose another subnet");
         return Err(TransferError::new(ErrorClass::Invalid, message));

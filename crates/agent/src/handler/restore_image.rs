@@ -22,7 +22,7 @@ use snapferry_wire::v1;
 
 use super::marks::Marks;
 use super::restore_source::{Chosen, Origin};
-use super::{made, restore_done};
+use super::{made, restore_done, restore_preflight};
 use crate::context::TaskContext;
 use crate::images::class_of;
 
@@ -63,6 +63,8 @@ pub(super) async fn run(
     let files: Vec<PathBuf> =
         chosen.iter().map(|one| file_of(&folder, &one.volume.volume_id, format)).collect();
     check_sizes(format, &chosen)?;
+    let asking = context.tenant(SessionScope::Restore).await?;
+    restore_preflight::of_images(context, &asking, &origin, &chosen).await?;
     begin(context, marks, files).await?;
     make_folder(&folder).await?;
 
@@ -83,6 +85,7 @@ pub(super) async fn run(
         }
         results.push(made("disk_image", path.display(), &volume));
     }
+    say_others(context, marks, &folder).await?;
     // Before the results are kept: no node removes what they name.
     context.shared.images.complete(context.spec.task).await?;
     restore_done::finish(context, marks, results).await
@@ -185,8 +188,17 @@ async fn write(
         .await
         .map_err(|error| error.context(format!("write the image of {volume}")))?;
     // The conversion of a VMDK is not counted: its blocks were, when they were written.
+    let (images, task) = (&context.shared.images, context.spec.task);
+    let [_, partial, _] = DiskImage::files_of(path);
+    // A rename keeps what tells a file from another one; a VMDK is a new file.
+    if format != ImageFormat::Vmdk {
+        images.finished(task, path.to_owned(), partial).await?;
+    }
     image.finish(Arc::default(), context.stop.token().clone()).await?;
-    Ok(context.shared.images.finished(context.spec.task, path.to_owned()).await?)
+    if format == ImageFormat::Vmdk {
+        images.finished(task, path.to_owned(), path.to_owned()).await?;
+    }
+    Ok(())
 }
 
 /// Removes the files that this task began on this node, unless the restore came to its end.
@@ -200,23 +212,30 @@ pub(super) async fn clean_up(context: &Arc<TaskContext>) -> Result<(), TransferE
     if marks.results().is_some() {
         return Ok(());
     }
-    let begun_on = marks.images().map(|images| images.begun_on).unwrap_or_default();
-    let others: Vec<String> =
-        begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string).collect();
-    if !others.is_empty() {
-        let text = format!(
-            "unfinished images in {folder} on access node {} are removed when it announces itself; look there if it does not \
-             come back",
-            others.join(", ")
-        );
-        context.note(true, text).await?;
-    }
+    say_others(context, &marks, Path::new(folder)).await?;
     if let Err(error) = context.shared.images.remove(context.spec.task).await {
         context
             .note(true, format!("an unfinished image is not removed yet, and tried again: {error}"))
             .await?;
     }
     Ok(())
+}
+
+/// Names the other nodes that began these images.
+async fn say_others(context: &Arc<TaskContext>, marks: &Marks, folder: &Path) -> Result<(), TransferError> {
+    let begun_on = marks.images().map(|images| images.begun_on).unwrap_or_default();
+    let others = begun_on.iter().filter(|one| **one != node(context)).map(ToString::to_string);
+    let others: Vec<String> = others.collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "images in {} were begun on access node {}, too: what is unfinished there is removed when it announces itself; look \
+         there if it does not come back, or had come to the end",
+        folder.display(),
+        others.join(", ")
+    );
+    context.note(true, text).await
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //!   for the seal: an instance is not left without its volumes.
 //! - after the seal: nothing is taken back any more; a clean-up only hands over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use snapferry_service::Backoff;
 use snapferry_transfer::{ErrorClass, TransferError};
 use snapferry_types::aws::Tag;
 use snapferry_types::catalogue::RecoveryPointMeta;
+use snapferry_types::instance::VolumeConfig;
 use snapferry_wire::v1;
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +77,7 @@ pub(super) async fn look(
             return Err(TransferError::new(ErrorClass::Unavailable, message));
         }
     }
+    check_places(&seen, chosen.iter().map(|one| &one.config))?;
     for one in &seen.config.volumes {
         let is_replaced = chosen.iter().any(|wanted| {
             wanted.volume.volume_id == one.volume_id || wanted.config.device_name == one.device_name
@@ -87,7 +90,33 @@ pub(super) async fn look(
     Ok(seen)
 }
 
-/// Which volume takes whose place: that of the volume it was made from, wherever that is now, or its device's.
+/// The volume whose place one takes, if there is one: the volume it was made from, wherever that is now, or its device's.
+fn replaced<'a>(seen: &'a DescribedInstance, config: &VolumeConfig) -> Option<&'a VolumeConfig> {
+    let has = &seen.config.volumes;
+    let of = has.iter().find(|volume| volume.volume_id == config.volume_id);
+    of.or_else(|| has.iter().find(|volume| volume.device_name == config.device_name))
+}
+
+/// Refuses two that would take one place.
+fn check_places<'a>(
+    seen: &'a DescribedInstance,
+    of: impl Iterator<Item = &'a VolumeConfig>,
+) -> Result<(), TransferError> {
+    let mut taken = BTreeMap::new();
+    for one in of {
+        let device = &replaced(seen, one).unwrap_or(one).device_name;
+        if let Some(other) = taken.insert(device, &one.volume_id) {
+            let message = format!(
+                "{other} and {} would both come to {device} of {}: restore one of them to a volume",
+                one.volume_id, seen.config.instance_id
+            );
+            return Err(TransferError::new(ErrorClass::Invalid, message));
+        }
+    }
+    Ok(())
+}
+
+/// Which volume takes whose place.
 ///
 /// # Errors
 /// [`TransferError`] when two would take one place.
@@ -96,30 +125,21 @@ pub(super) fn plan(
     meta: &RecoveryPointMeta,
     restored: &[Restored],
 ) -> Result<Swap, TransferError> {
-    let mut exchanges: Vec<Exchange> = Vec::with_capacity(restored.len());
-    for one in restored {
-        let has = &seen.config.volumes;
-        let of = has.iter().find(|volume| volume.volume_id == one.config.volume_id);
-        let of = of.or_else(|| has.iter().find(|volume| volume.device_name == one.config.device_name));
-        let device = of.map_or(&one.config.device_name, |volume| &volume.device_name).clone();
-        if let Some(other) = exchanges.iter().find(|other| other.device == device) {
-            let message = format!(
-                "{} and {} would both come to {device} of {}: restore one of them to a volume",
-                other.source, one.config.volume_id, seen.config.instance_id
-            );
-            return Err(TransferError::new(ErrorClass::Invalid, message));
-        }
-        exchanges.push(Exchange {
+    check_places(seen, restored.iter().map(|one| &one.config))?;
+    let exchange = |one: &Restored| {
+        let of = replaced(seen, &one.config);
+        Exchange {
             source: one.config.volume_id.clone(),
-            device,
+            device: of.unwrap_or(&one.config).device_name.clone(),
             old: of.map(|volume| OldVolume {
                 volume: volume.volume_id.clone(),
                 delete_on_termination: volume.delete_on_termination,
             }),
             new: one.volume.clone(),
             delete_on_termination: one.config.delete_on_termination,
-        });
-    }
+        }
+    };
+    let exchanges = restored.iter().map(exchange).collect();
     Ok(Swap {
         instance: seen.config.instance_id.clone(),
         was_running: seen.state == "running",

@@ -49,21 +49,7 @@ pub(super) async fn run(
     if ask.is_late() {
         return Ok(());
     }
-    if let Some((reader, key)) = origin.key_of_copies(account) {
-        let way =
-            "allow it in the policy of the copies' key and in the role's, or restore from a MediaAgent copy";
-        ask.key(reader, (key, KeyUse::Decrypt), "the vault's copies", way);
-    }
-    if origin.is_of_own_snapshots() {
-        let is_chosen =
-            |volume: &&VolumeConfig| chosen.iter().any(|one| one.volume.volume_id == volume.volume_id);
-        let then: Vec<VolumeConfig> =
-            origin.meta.instance.volumes.iter().filter(is_chosen).cloned().collect();
-        for (key, volume) in keys_of(&then) {
-            let way = "enable the key of the snapshots, let the tenant's role use it, or restore from a MediaAgent copy";
-            ask.key(account, (key, KeyUse::Decrypt), volume, way);
-        }
-    }
+    reading(&mut ask, account, origin, chosen);
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
     for (key, volume) in keys_of(&volumes) {
         let way = "allow it in the key's policy and in the role's (there without kms:ViaService: it is asked directly), \
@@ -84,6 +70,40 @@ pub(super) async fn run(
         }
     }
     ask.run().await
+}
+
+/// As [`run`], for a restore that makes nothing in AWS.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn of_images(
+    context: &Arc<TaskContext>,
+    account: &Account,
+    origin: &Origin,
+    chosen: &[Chosen],
+) -> Result<(), TransferError> {
+    let mut ask = Preflight::new(context);
+    reading(&mut ask, account, origin, chosen);
+    ask.run().await
+}
+
+/// What is read: copies in a vault, or the tenant's own snapshots.
+fn reading(ask: &mut Preflight<'_>, account: &Account, origin: &Origin, chosen: &[Chosen]) {
+    if let Some((reader, key)) = origin.key_of_copies(account) {
+        let way =
+            "allow it in the policy of the copies' key and in the role's, or restore from a MediaAgent copy";
+        ask.key(reader, (key, KeyUse::Decrypt), "the vault's copies", way);
+    }
+    if origin.is_of_own_snapshots() {
+        let is_chosen =
+            |volume: &&VolumeConfig| chosen.iter().any(|one| one.volume.volume_id == volume.volume_id);
+        let then: Vec<VolumeConfig> =
+            origin.meta.instance.volumes.iter().filter(is_chosen).cloned().collect();
+        for (key, volume) in keys_of(&then) {
+            let way = "enable the key of the snapshots, let the tenant's role use it, or restore from a MediaAgent copy";
+            ask.key(account, (key, KeyUse::Decrypt), volume, way);
+        }
+    }
 }
 
 fn create_volume(ask: &mut Preflight<'_>, account: &Account, zone: &str, chosen: &[Chosen]) {

@@ -96,6 +96,8 @@ impl Figures {
             .recovery_points(&snapferry_api::recovery_point::RecoveryPointQuery::default())
             .await?
             .items;
+        // IntelliSnap recovery points are in no library.
+        let points: Vec<_> = points.into_iter().filter(|point| point.kind.is_in_library()).collect();
         let logical: u64 = points.iter().map(|point| point.logical_bytes).sum();
         let stored: u64 = points.iter().map(|point| point.stored_bytes).sum();
         println!(
