@@ -56,6 +56,23 @@ async fn an_operator_does_the_four_operations_and_sees_what_they_did() {
     let listed = shell.succeed(&["instance", "list", &tenant]).await.unwrap();
     assert!(listed.contains("restored"), "{listed}");
 
+    // What is not copied yet, oldest first; then there is nothing.
+    let mut snapped = Vec::new();
+    for seed in [1, 2] {
+        write_data(&sim, &instance.volumes[0], 2, 1, seed).unwrap();
+        shell.succeed(&["intelli-snap", &tenant, &id, "--watch"]).await.unwrap();
+        snapped.push(newest(&shell, "snapshot").await);
+    }
+    let copied = shell.done(&["backup-copy", &tenant, "--all"]).await.unwrap();
+    assert_eq!(copied.tasks.len(), 2, "{copied:#?}");
+    let points = shell.json(&["recovery-point", "list"]).await.unwrap();
+    let copies = points.as_array().unwrap().iter().filter(|point| point["kind"] == "copy").take(2);
+    let copies: Vec<_> =
+        copies.map(|copy| (copy["copy_of"].as_str(), copy["incremental"].as_bool())).collect();
+    assert_eq!(copies, [(Some(&*snapped[1]), Some(true)), (Some(&*snapped[0]), Some(true))], "{points:#}");
+    let nothing = shell.run(&["backup-copy", &tenant, "--all"]).await.unwrap();
+    assert!(nothing.code != 0 && nothing.stderr.contains("nothing to copy"), "{nothing:#?}");
+
     // What there is and what would go.
     let job = newest_job(&shell).await.to_string();
     let shown = shell.succeed(&["job", "show", &job]).await.unwrap();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use snapferry_api::job::Work;
+use snapferry_api::job::{Job, JobState, Work};
 use snapferry_api::protect::{IntelliSnap, Retention, VaultTo};
 use snapferry_api::recovery_point::SnapshotsState;
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
@@ -212,7 +212,14 @@ async fn what_is_being_copied_is_held_whatever_its_retention_says() {
     assert!(by_hand.contains("is held") && by_hand.contains(&task.id.to_string()), "{by_hand}");
     assert_eq!(rig.count("snapshots"), 2 * 3, "of the one that is held, and of the last two");
 
+    // Also while it is not at work.
+    rig.client.suspend_job(copy).await.unwrap();
+    let is_suspended = |job: &Job| job.summary.state == JobState::Suspended;
+    rig.wait(copy, "it is suspended", is_suspended).await.unwrap();
+    let by_hand = rig.client.delete_recovery_point(held).await.expect_err("it is to be copied").to_string();
+    assert!(by_hand.contains("is held") && by_hand.contains(&task.id.to_string()), "{by_hand}");
     rig.let_go();
+    rig.client.resume_job(copy).await.unwrap();
     let done = rig.succeed(copy).await.unwrap();
     assert_eq!(done.tasks[0].attempts, 1, "{done:#?}");
     let only_last = || async {
