@@ -277,6 +277,18 @@ async fn a_base_that_somebody_deleted_means_a_full_read_that_is_said() {
     }
     check_restore(&rig, &instance, &job, &content).await;
     rig.left(2, 4).await.unwrap();
+
+    // The same when it was noticed before.
+    assert_eq!(rig.delete_all_snapshots().await.unwrap(), 2);
+    assert_eq!(rig.client.reconcile(rig.tenant).await.unwrap().missing.len(), 2);
+    let last = Rig::recovery_point(&job).unwrap();
+    let job = rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
+    let task = &job.tasks[0];
+    assert!(task.progress.bytes_read >= 20 << 20, "read {} bytes", task.progress.bytes_read);
+    let words = format!("read in full: the snapshots that {last} was read from do not exist any more");
+    assert!(task.notes.iter().any(|note| note.text == words), "{:#?}", task.notes);
+    check_restore(&rig, &instance, &job, &content).await;
+    rig.left(2, 6).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use awssim::faults::Rule;
 use snapferry_api::fleet::Maintenance;
 use snapferry_api::instance::InstanceQuery;
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_testkit::eventually;
+use snapferry_tests::breaking::{hang, has_met};
 use snapferry_tests::{Rig, RigOptions, TestInstance, write_data};
 use snapferry_types::{TaskState, TransportWish};
 
@@ -251,19 +253,27 @@ async fn a_scheduler_killed_right_after_a_submit_loses_nothing() {
 async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost() {
     let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
     let sim = rig.sim.context().clone();
-    let instance = TestInstance::place(&sim, "one", 60).unwrap();
+    // More than an agent has in memory.
+    let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
+    let fails = |job: &Job| {
+        job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
+    };
     let id = rig.held_backup(&instance.id).await.unwrap();
     rig.media_agent.kill9().unwrap();
-    rig.wait(id, "the attempt fails, to be tried again", |job| {
-        job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
-    })
-    .await
-    .unwrap();
+    rig.wait(id, "the attempt fails, to be tried again", fails).await.unwrap();
     rig.restart_media_agent().unwrap();
     rig.let_go();
     let job = rig.succeed(id).await.unwrap();
-    let restored = rig.succeed(rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap()).await.unwrap();
+
+    rig.hurt(Rule { skip: 20, ..Rule::new(hang()).on("ebs", "PutSnapshotBlock") });
+    let id = rig.restore(Rig::recovery_point(&job).unwrap()).await.unwrap();
+    has_met(&rig, 1, "blocks are written").await;
+    rig.media_agent.kill9().unwrap();
+    rig.let_go();
+    rig.wait(id, "the attempt fails, to be tried again", fails).await.unwrap();
+    rig.restart_media_agent().unwrap();
+    let restored = rig.succeed(id).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();
     assert_eq!(rig.count("snapshots"), 2);
 }
