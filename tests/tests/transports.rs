@@ -10,7 +10,9 @@ use awssim::world::{AtRest, KeyState, Marks};
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
-use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, says, write_data};
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, write_data,
+};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
@@ -262,6 +264,49 @@ async fn hot_add_and_import_by_a_node_of_another_region_are_refused_before_anyth
     assert_eq!((rig.calls("ebs", "StartSnapshot"), rig.calls("ec2", "CreateVolume")), (0, 0));
     let restored = rig.restore_copy(point).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_an_account_encrypts_by_default_what_was_plain_is_not_moved_so_or_that_is_said() {
+    let rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let instance = TestInstance::place(&sim, "one", 8).unwrap();
+    let content = instance.content(&sim).unwrap();
+    sim.world.encrypt_by_default(SERVICE, REGION, true);
+    // Reading is not in the way.
+    let job = rig.succeed(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
+    let point = Rig::recovery_point(&job).unwrap();
+    let before = rig.holdings();
+    for transport in [TransportWish::HotAdd, TransportWish::Import] {
+        let (_, task) = rig.fail(rig.restore_by(point, transport, None).await.unwrap()).await.unwrap();
+        let error = task.error.unwrap();
+        assert_eq!((error.class.as_str(), task.attempts), ("invalid", 1), "{}", error.message);
+        for word in [SERVICE, "by default", "use EBS direct", "nothing was made"] {
+            assert!(error.message.contains(word), "{word} is not in: {}", error.message);
+        }
+        assert_eq!(rig.holdings(), before, "something was made");
+    }
+    let job = rig.restore_by(point, TransportWish::Automatic, None).await.unwrap();
+    let job = rig.succeed(job).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    assert!(says(&job, "blocks are moved by ebs_direct") && !says(&job, "by default:"), "{job:#?}");
+    let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    let job = rig.restore_by(point, TransportWish::HotAdd, Some(key.clone())).await.unwrap();
+    let job = rig.succeed(job).await.unwrap();
+    instance.check(&sim, &job, &content).unwrap();
+    sim.world.encrypt_by_default(SERVICE, REGION, false);
+
+    sim.world.encrypt_by_default(ACCOUNT, REGION, true);
+    let default = sim.world.managed_key(ACCOUNT, REGION);
+    for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
+        let job = rig.succeed(rig.restore_by(point, transport, None).await.unwrap()).await.unwrap();
+        instance.check(&sim, &job, &content).unwrap();
+        assert!(says(&job, &format!("account {ACCOUNT} encrypts all new volumes of {REGION} by default")));
+        for made in &job.tasks[0].made {
+            assert_eq!(rig.key_of_volume(&made.id).await.unwrap().as_deref(), Some(&*default), "{made:?}");
+        }
+    }
+    rig.nothing_is_left().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

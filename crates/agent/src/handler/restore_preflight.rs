@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use snapferry_aws::ec2::DescribedInstance;
+use snapferry_aws::ec2::{self, DescribedInstance};
 use snapferry_aws::{Account, KeyUse, Probe};
 use snapferry_transfer::TransferError;
 use snapferry_types::instance::{InstanceConfig, VolumeConfig};
@@ -50,6 +50,7 @@ pub(super) async fn run(
         return Ok(());
     }
     reading(&mut ask, account, origin, chosen);
+    say_encrypted(context, account, chosen).await?;
     let volumes: Vec<VolumeConfig> = chosen.iter().map(|one| one.config.clone()).collect();
     for (key, volume) in keys_of(&volumes) {
         let way = "allow it in the key's policy and in the role's (there without kms:ViaService: it is asked directly), \
@@ -70,6 +71,27 @@ pub(super) async fn run(
         }
     }
     ask.run().await
+}
+
+/// Says that what was plain comes back encrypted, where the tenant has AWS do so.
+async fn say_encrypted(
+    context: &TaskContext,
+    account: &Account,
+    chosen: &[Chosen],
+) -> Result<(), TransferError> {
+    let plain = chosen.iter().filter(|one| !one.config.encrypted).map(|one| one.volume.volume_id.as_str());
+    let plain: Vec<&str> = plain.collect();
+    // Who may not look is not told.
+    if plain.is_empty() || !ec2::encrypts_by_default(account).await.unwrap_or(false) {
+        return Ok(());
+    }
+    let text = format!(
+        "account {} encrypts all new volumes of {} by default: what was not encrypted comes back under its default key ({})",
+        account.account(),
+        account.region(),
+        plain.join(", ")
+    );
+    context.note(true, text).await
 }
 
 /// As [`run`], for a restore that makes nothing in AWS.

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod copies;
+mod encryption;
 mod images;
 mod imports;
 mod instance_types;
@@ -25,6 +26,7 @@ pub use attachments::{
     wait_volume_detached, wait_volume_off,
 };
 pub use copies::{NewCopy, copy_snapshot};
+pub use encryption::encrypts_by_default;
 pub use images::{
     ImageVolume, NewImage, deregister_image, image_available, instance_store_devices, register_image,
 };

@@ -32,7 +32,13 @@ pub struct SessionPurpose {
     scope: SessionScope,
 }
 
-const LOOK: &[&str] = &["ec2:Describe*", "kms:DescribeKey", "kms:GetKeyPolicy", "sts:GetCallerIdentity"];
+const LOOK: &[&str] = &[
+    "ec2:Describe*",
+    "ec2:GetEbsEncryptionByDefault",
+    "kms:DescribeKey",
+    "kms:GetKeyPolicy",
+    "sts:GetCallerIdentity",
+];
 const READ: &[&str] = &["ebs:ListSnapshotBlocks", "ebs:ListChangedBlocks", "ebs:GetSnapshotBlock"];
 const KEYS: &[&str] = &[
     "kms:Decrypt",

@@ -109,14 +109,7 @@ pub(super) fn by_default(call: &Call<'_>) -> Result<String, Refusal> {
 
 pub(super) fn set_by_default(call: &Call<'_>, flag: bool) -> Result<String, Refusal> {
     call.permit_any()?;
-    call.context.world.change(|state| {
-        let account = state.accounts.entry(call.account().to_owned()).or_default();
-        if flag {
-            account.encrypted_regions.insert(call.region.to_owned());
-        } else {
-            account.encrypted_regions.remove(call.region);
-        }
-    });
+    call.context.world.encrypt_by_default(call.account(), call.region, flag);
     Ok(call.reply(|xml| xml.text("ebsEncryptionByDefault", flag)))
 }
 

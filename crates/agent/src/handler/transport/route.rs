@@ -41,11 +41,13 @@ pub(super) async fn check(
         Transport::EbsDirect => return Ok(BTreeSet::new()),
         Transport::HotAdd => {
             let service = hot_add::service(context).await?;
+            stays_plain(&service, work).await?;
             node(context, &mut ask, &service, work).await?;
             transit(context, &mut ask, &service, work);
         }
         Transport::Import => {
             let service = importer(context).await?;
+            stays_plain(&service, work).await?;
             bucket(context, &mut ask, &service).await?;
             transit(context, &mut ask, &service, work);
         }
@@ -56,6 +58,30 @@ pub(super) async fn check(
         ask.call(work.tenant, Probe::CopySnapshot { source_region, snapshot });
     }
     ask.doubts().await
+}
+
+/// Refuses what is plain where the service account would encrypt it on its way: under AWS's own key it could not be shared,
+/// and under any other it would not come back as it was.
+async fn stays_plain(service: &Account, work: &Work<'_>) -> Result<(), TransferError> {
+    let Some(plain) = work.volumes.iter().find(|volume| !volume.encrypted) else { return Ok(()) };
+    match ec2::encrypts_by_default(service).await {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            let text = format!(
+                "{} is not encrypted, and account {} encrypts all new volumes of {} by default, so that it would not come back \
+                 as it was: use EBS direct, choose a key for the restore (--kms-key), or turn that default off",
+                plain.volume_id,
+                service.account(),
+                service.region()
+            );
+            Err(TransferError::new(ErrorClass::Invalid, text))
+        }
+        // Not being allowed to look is no reason to refuse.
+        Err(error) => {
+            tracing::debug!(%error, "encryption by default is not looked at");
+            Ok(())
+        }
+    }
 }
 
 /// Who opens the volumes' keys, and whether snapshots can be shared where the service account does.

@@ -87,6 +87,16 @@ impl State {
         key.map(change).is_some()
     }
 
+    /// Sets whether new volumes and snapshots are encrypted unasked.
+    pub(crate) fn set_encrypts_by_default(&mut self, account: &str, region: &str, encrypts: bool) {
+        let account = self.accounts.entry(account.to_owned()).or_default();
+        if encrypts {
+            account.encrypted_regions.insert(region.to_owned());
+        } else {
+            account.encrypted_regions.remove(region);
+        }
+    }
+
     /// Whether new volumes and snapshots are encrypted unasked.
     pub(crate) fn encrypts_by_default(&self, account: &str, region: &str) -> bool {
         self.accounts.get(account).is_some_and(|one| one.encrypted_regions.contains(region))

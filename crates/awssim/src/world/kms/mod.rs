@@ -156,6 +156,11 @@ impl World {
         })
     }
 
+    /// Has an account encrypt all new volumes and snapshots of a region, or stop that.
+    pub fn encrypt_by_default(&self, account: &str, region: &str, encrypts: bool) {
+        self.change(|state| state.set_encrypts_by_default(account, region, encrypts));
+    }
+
     /// The ARN of the account's AWS managed key for EBS, which is made when it is not there.
     pub fn managed_key(&self, account: &str, region: &str) -> String {
         let now = self.now_ms();
