@@ -217,10 +217,11 @@ async fn a_key_that_cannot_be_used_is_refused_by_name() {
         refused_and_nothing_made!(rig, job, "invalid", [key.as_str(), word, "another key for the vault"]);
     }
     let own_key = world.create_key(ACCOUNT, REGION, Some(key_for(&[ACCOUNT])));
-    let sealed =
-        TestInstance::place_as(rig.sim.context(), "two", 2, OsFamily::Linux, Some(&own_key)).unwrap();
-    let job = rig.snap(&sealed.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
-    refused_and_nothing_made!(rig, job, "access_denied", [own_key.as_str(), SERVICE, "kms:Decrypt"]);
+    for os in [OsFamily::Linux, OsFamily::Windows] {
+        let sealed = TestInstance::place_as(rig.sim.context(), "two", 2, os, Some(&own_key)).unwrap();
+        let job = rig.snap(&sealed.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
+        refused_and_nothing_made!(rig, job, "access_denied", [own_key.as_str(), SERVICE, "kms:Decrypt"]);
+    }
     rig.deny(&["ec2:ModifySnapshotAttribute"]);
     let job = rig.snap(&instance.id, Some(vault(VaultTo::ServiceShare, None))).await.unwrap();
     refused_and_nothing_made!(rig, job, "access_denied", ["ec2:ModifySnapshotAttribute", ACCOUNT]);

@@ -410,7 +410,7 @@ pub struct Attempt {
     /// What it did, in order, and for how long.
     #[serde(default)]
     pub phases: Vec<Phase>,
-    /// The last lines of its agent's log; empty when it succeeded. Never told to tenants.
+    /// The last lines of its agent's log; empty when it succeeded, and when its agent was lost. Never told to tenants.
     #[serde(default)]
     pub log_excerpt: String,
     /// Who worked on it; never told to tenants.
