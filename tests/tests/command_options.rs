@@ -83,6 +83,30 @@ async fn what_a_restore_is_told_is_what_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_moved_up_begins_before_one_that_was_asked_for_earlier() {
+    let desk = Desk::new(RigOptions { n_agents: 1, ..RigOptions::default() }).await;
+    let sim = desk.rig.sim.context().clone();
+    desk.rig.hold_reads(20);
+    let mut ids = Vec::new();
+    // One is worked at, one is offered to the agent for when it is free; the other two wait for that.
+    for name in ["one", "two", "three", "four"] {
+        let instance = TestInstance::place(&sim, name, 3).unwrap();
+        let asked = ["backup", &desk.tenant, instance.id.as_str(), "--priority", "low"];
+        ids.push(id_of(&desk.shell.json(&asked).await.unwrap()));
+        if name == "one" {
+            desk.rig.wait(ids[0], "it is begun", |job| job.tasks[0].attempts == 1).await.unwrap();
+        }
+    }
+    desk.shell.succeed(&["job", "priority", &ids[3].to_string(), "high"]).await.unwrap();
+    desk.rig.let_go();
+    let mut begun = Vec::new();
+    for id in &ids {
+        begun.push(desk.rig.succeed(*id).await.unwrap().tasks[0].history[0].started_at);
+    }
+    assert!(begun[0] < begun[3] && begun[3] < begun[2], "{begun:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_suspended_resumed_and_moved_up_by_commands() {
     let desk = Desk::new(RigOptions { n_agents: 1, ..RigOptions::default() }).await;
     let sim = desk.rig.sim.context().clone();
