@@ -47,18 +47,15 @@ impl Store {
         {
             return Ok(());
         }
-        let candidates = candidates(conn, row, kind, before_ms).await?;
-        row.base = None;
-        for point in &candidates {
-            if let Some(base) = base_of(conn, point).await? {
-                row.base = Some(base);
-                return Ok(());
-            }
+        let newest = newest(conn, row, kind, before_ms).await?;
+        if let Newest::Lost(point) = newest {
+            self.say_in_full(conn, row, point).await?;
         }
-        match candidates.first() {
-            Some(last) => self.say_in_full(conn, row, last.id).await,
-            None => Ok(()),
-        }
+        row.base = match newest {
+            Newest::Base(base) => Some(base),
+            Newest::Lost(_) | Newest::None => None,
+        };
+        Ok(())
     }
 
     /// Says once, of a task that builds on nothing, why it does not.
@@ -81,15 +78,23 @@ impl Store {
     }
 }
 
-/// The newest recovery points of a kind from before a moment that the task could build on.
-async fn candidates(
+/// What a task may build on.
+enum Newest {
+    Base(BaseRef),
+    /// There are recovery points, and no snapshots of theirs any more; the newest of them.
+    Lost(RecoveryPointId),
+    None,
+}
+
+/// The newest recovery point of a kind from before a moment that the task can build on.
+async fn newest(
     conn: &mut AnyConnection,
     row: &TaskRow,
     kind: RecoveryPointKind,
     before_ms: i64,
-) -> Result<Vec<PointRow>, StoreError> {
+) -> Result<Newest, StoreError> {
     let (Some(instance), Some(media_agent)) = (&row.instance, row.media_agent) else {
-        return Ok(Vec::new());
+        return Ok(Newest::None);
     };
     let statement = format!(
         "{COLUMNS} WHERE p.hypervisor_id = $1 AND p.instance_id = $2 AND p.media_agent_id = $3 AND p.task_id <> $4 \
@@ -106,7 +111,17 @@ async fn candidates(
         .bind(CANDIDATES)
         .fetch_all(&mut *conn)
         .await?;
-    rows.iter().map(PointRow::read).collect()
+    let mut newest = Newest::None;
+    for row in &rows {
+        let point = PointRow::read(row)?;
+        if let Some(base) = base_of(conn, &point).await? {
+            return Ok(Newest::Base(base));
+        }
+        if matches!(newest, Newest::None) {
+            newest = Newest::Lost(point.id);
+        }
+    }
+    Ok(newest)
 }
 
 /// A recovery point in a library as a base, while the snapshots that its blocks were read from exist.
