@@ -305,7 +305,12 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 /// The record, if there is one.
 fn read(path: &Path) -> Result<Option<Record>, ImageError> {
     match std::fs::read(path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text).map_err(|error| at(path)(error.into()))?)),
+        Ok(text) => Ok(Some(serde_json::from_slice(&text).map_err(|error| {
+            let text = format!(
+                "is no record of begun disk images ({error}): remove it, and the images it was of by hand"
+            );
+            at(path)(std::io::Error::other(text))
+        })?)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(at(path)(error)),
     }

@@ -63,8 +63,7 @@ pub(super) async fn run(
     let files: Vec<PathBuf> =
         chosen.iter().map(|one| file_of(&folder, &one.volume.volume_id, format)).collect();
     check_sizes(format, &chosen)?;
-    let asking = context.tenant(SessionScope::Restore).await?;
-    restore_preflight::of_images(context, &asking, &origin, &chosen).await?;
+    restore_preflight::of_images(context, &account, &origin, &chosen).await?;
     begin(context, marks, files).await?;
     make_folder(&folder).await?;
 
