@@ -1,4 +1,5 @@
-//! Jobs that are broken off in the middle: refused by AWS, cancelled while a call hangs, killed. All panic with what they were
+//! Jobs that are refused before they begin, or broken off in the middle: by AWS, by a cancel while a call hangs, by a kill. All
+//! panic with what they were
 //! told that it is about.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a helper of tests is to fail them")]
 
@@ -48,6 +49,22 @@ pub async fn is_denied(rig: &Rig, id: JobId, what: &str) {
     let (_, task) = rig.fail(id).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
     let error = task.error.unwrap();
     assert_eq!((error.class.as_str(), task.attempts), ("access_denied", 1), "{what}: {}", error.message);
+}
+
+/// Sees what is asked for refused at once, for good, with all these words, and nothing made in either account.
+pub async fn refused(rig: &Rig, job: impl Future<Output = JobId>, class: &str, words: &[&str]) -> Job {
+    let before = rig.holdings();
+    let (job, task) = rig.fail(job.await).await.unwrap();
+    let error = task.error.unwrap();
+    assert_eq!((error.class.as_str(), task.attempts), (class, 1), "{}", error.message);
+    for word in words {
+        assert!(error.message.contains(word), "{word} is not in: {}", error.message);
+    }
+    let made: Vec<_> = job.tasks.iter().flat_map(|task| &task.made).collect();
+    assert!(made.is_empty(), "{made:?}");
+    assert_eq!(rig.holdings(), before, "something was made");
+    rig.nothing_is_left().unwrap();
+    job
 }
 
 /// Cancels a job that runs.

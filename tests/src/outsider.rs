@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
-use snapferry_aws::ec2::{self, DescribedInstance};
+use anyhow::{Result, ensure};
+use snapferry_aws::ec2::{self, DescribedInstance, SnapshotState};
 use snapferry_aws::{Account, SessionPurpose, SessionScope};
 use snapferry_types::InstanceId;
 use snapferry_types::access::{AccountAccess, Credentials, SignIn};
@@ -46,6 +46,31 @@ impl Rig {
     pub async fn attached(&self, instance: &InstanceId) -> Result<BTreeMap<String, String>> {
         let volumes = self.describe(instance).await?.config.volumes.into_iter();
         Ok(volumes.map(|volume| (volume.device_name, volume.volume_id.to_string())).collect())
+    }
+
+    /// Deletes those of the tenant's snapshots in its region that are meant behind our back; answers how many.
+    ///
+    /// # Errors
+    /// AWS's; none was meant.
+    pub async fn delete_snapshots(&self, is_meant: impl Fn(&SnapshotState) -> bool) -> Result<usize> {
+        let account = self.outsider().await?;
+        let mut meant = self.snapshots_of(ACCOUNT, REGION).await?;
+        meant.retain(is_meant);
+        ensure!(!meant.is_empty(), "there is nothing to lose");
+        for one in &meant {
+            ec2::delete_snapshot(&account, &one.snapshot).await?;
+        }
+        Ok(meant.len())
+    }
+
+    /// As [`Self::delete_snapshots`], and lets it be noticed.
+    ///
+    /// # Errors
+    /// Also the API's.
+    pub async fn lose_snapshots(&self, is_meant: impl Fn(&SnapshotState) -> bool) -> Result<usize> {
+        let n_lost = self.delete_snapshots(is_meant).await?;
+        self.client.reconcile(self.tenant).await?;
+        Ok(n_lost)
     }
 
     /// Deletes every snapshot of the tenant behind our back; answers how many there were.

@@ -8,12 +8,11 @@ use std::time::Duration;
 use awssim::faults::{Behaviour, Rule};
 use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
-use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{
     cancelled_there, hang, has_met, is_denied, killed_and_cancelled, once, only, reads, refusal,
 };
-use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, says, vault};
+use snapferry_tests::{ACCOUNT, ELSEWHERE, Rig, RigOptions, SERVICE, TestInstance, says, vault};
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
@@ -90,11 +89,7 @@ impl Vaulted {
         let content = instance.content(rig.sim.context()).unwrap();
         let snapped = rig.snap(&instance.id, into_elsewhere()).await.unwrap();
         let point = Rig::recovery_point(&rig.succeed(snapped).await.unwrap()).unwrap();
-        let outsider = rig.outsider().await.unwrap();
-        for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
-            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-        }
-        rig.client.reconcile(rig.tenant).await.unwrap();
+        rig.lose_snapshots(|_| true).await.unwrap();
         let world = Self { rig, instance, content, point };
         world.only_the_copies("prepared").await;
         world

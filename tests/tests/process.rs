@@ -279,6 +279,34 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_compresses_blocks_unless_it_is_told_not_to() {
+    let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let mut stored = Vec::new();
+    for (name, compresses) in [("first", true), ("second", false)] {
+        if !compresses {
+            let told = |text: &str| text.replace("[agent]\n", "[agent]\ncompress = false\n");
+            rig.reconfigure_agent(told).await.unwrap();
+        }
+        let instance = TestInstance::place(&sim, name, 1).unwrap();
+        for n in 0..16 {
+            // No block comes twice, and each is easy to compress.
+            let block = format!("{name} {n:02} ").repeat(1 << 19);
+            sim.store
+                .write_volume(&instance.volumes[1], (16 + n) << 19, &block.as_bytes()[..1 << 19])
+                .unwrap();
+        }
+        let content = instance.content(&sim).unwrap();
+        let point = rig.backed_up(&instance).await.unwrap();
+        let restored = rig.succeed(rig.restore(point).await.unwrap()).await.unwrap();
+        instance.check(&sim, &restored, &content).unwrap();
+        stored.push(rig.client.recovery_point(point).await.unwrap().summary.stored_bytes);
+    }
+    // Beside two MiB of noise, which the second has in common with the first.
+    assert!(stored[0] < 4 << 20 && stored[1] > 8 << 20, "{stored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_backup_leaves_nothing_behind() {
     let rig = Rig::start(RigOptions::default()).await.unwrap();
     let sim = rig.sim.context().clone();

@@ -12,7 +12,7 @@ use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{has_met, reads};
 use snapferry_tests::{
-    ACCOUNT, CommandLine, ELSEWHERE, REGION, Rig, RigOptions, TestInstance, says, vault, write_data,
+    ACCOUNT, CommandLine, ELSEWHERE, Rig, RigOptions, TestInstance, says, vault, write_data,
 };
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::{RecoveryPointId, TaskState, TransportWish, VolumeId};
@@ -40,18 +40,6 @@ async fn snapped_for_now(rig: &Rig, instance: &TestInstance) -> RecoveryPointId 
     Rig::recovery_point(&job).unwrap()
 }
 
-/// Deletes the snapshots of a volume, or of all of the tenant's, as somebody with its credentials could.
-async fn delete_outside(rig: &Rig, of: Option<&str>) {
-    let outsider = rig.outsider().await.unwrap();
-    let of: Option<VolumeId> = of.map(|volume| volume.parse().unwrap());
-    let all = rig.snapshots_of(ACCOUNT, REGION).await.unwrap().into_iter();
-    let meant: Vec<_> = all.filter(|one| of.is_none() || one.volume == of).collect();
-    assert!(!meant.is_empty());
-    for one in meant {
-        ec2::delete_snapshot(&outsider, &one.snapshot).await.unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_round_of_the_scheduler_notices_what_was_deleted_and_everybody_is_told() {
     let options = RigOptions { n_agents: 1, reconcile_ms: Some(500), ..RigOptions::default() };
@@ -59,7 +47,8 @@ async fn a_round_of_the_scheduler_notices_what_was_deleted_and_everybody_is_told
     let shell = CommandLine { server: rig.api_url(), token: None };
     let instances = ["one", "two"].map(|name| TestInstance::place(rig.sim.context(), name, 3).unwrap());
     let (lost, kept) = (snapped(&rig, &instances[0]).await, snapped(&rig, &instances[1]).await);
-    delete_outside(&rig, Some(&instances[0].volumes[1])).await;
+    let lost_volume: VolumeId = instances[0].volumes[1].parse().unwrap();
+    rig.delete_snapshots(|one| one.volume.as_ref() == Some(&lost_volume)).await.unwrap();
     let before = rig.client.recovery_point(kept).await.unwrap();
     let state = async |point| rig.client.recovery_point(point).await.unwrap().summary.snapshots;
     let is_noticed = || async { state(lost).await == SnapshotsState::Missing };
@@ -129,8 +118,7 @@ async fn copies_in_a_vault_that_were_deleted_are_told_apart_from_the_snapshots()
     ec2::delete_snapshot(&far, &copy.snapshot).await.unwrap();
     rig.client.reconcile(rig.tenant).await.unwrap();
     is(SnapshotsState::Kept, SnapshotsState::Missing, "MISSING").await;
-    delete_outside(&rig, None).await;
-    rig.client.reconcile(rig.tenant).await.unwrap();
+    rig.lose_snapshots(|_| true).await.unwrap();
     is(SnapshotsState::Missing, SnapshotsState::Missing, "MISSING").await;
 }
 
@@ -145,7 +133,7 @@ async fn a_copy_whose_base_was_deleted_outside_reads_in_full_and_says_so() {
     let mut last = Rig::recovery_point(&copied(first).await).unwrap();
     // Nobody has noticed; then it was noticed.
     for is_noticed in [false, true] {
-        delete_outside(&rig, None).await;
+        rig.delete_snapshots(|_| true).await.unwrap();
         if is_noticed {
             let found = rig.client.reconcile(rig.tenant).await.unwrap();
             assert_eq!(

@@ -11,6 +11,7 @@ use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
+use snapferry_tests::breaking::refused;
 use snapferry_tests::{
     ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, vault,
 };
@@ -24,21 +25,6 @@ const OUTPOST: &str = "arn:aws:outposts:eu-central-1:222222222222:outpost/op-1";
 async fn rig(with_service_resources: bool) -> Rig {
     let options = RigOptions { n_agents: 1, with_service_resources, ..RigOptions::default() };
     Rig::start(options).await.unwrap()
-}
-
-/// Sees what is asked for refused at once, for good, with all these words, and nothing made in either account.
-async fn refused(rig: &Rig, job: impl Future<Output = JobId>, class: &str, words: &[&str]) {
-    let before = rig.holdings();
-    let (job, task) = rig.fail(job.await).await.unwrap();
-    let error = task.error.unwrap();
-    assert_eq!((error.class.as_str(), task.attempts), (class, 1), "{}", error.message);
-    for word in words {
-        assert!(error.message.contains(word), "{word} is not in: {}", error.message);
-    }
-    let made: Vec<_> = job.tasks.iter().flat_map(|task| &task.made).collect();
-    assert!(made.is_empty(), "{made:?}");
-    assert_eq!(rig.holdings(), before, "something was made");
-    rig.nothing_is_left().unwrap();
 }
 
 async fn snap(rig: &Rig, instance: &TestInstance, to: Option<(VaultTo, Option<&str>)>) -> JobId {

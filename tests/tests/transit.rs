@@ -6,9 +6,8 @@
 use snapferry_api::job::Job;
 use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
-use snapferry_aws::ec2::{self, SnapshotState};
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, vault,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, breaking, key_for_both, says, vault,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
@@ -83,21 +82,6 @@ async fn restore(
     rig.restore_with(point, from, VOLUMES, transport, None).await.unwrap()
 }
 
-/// Deletes those of the tenant's snapshots in the instances' region that are meant, as somebody with the tenant's
-/// credentials could, and lets it be noticed; answers how many.
-async fn lose(rig: &Rig, is_meant: impl Fn(&SnapshotState) -> bool) -> usize {
-    let outsider = rig.outsider().await.unwrap();
-    let mut n_lost = 0;
-    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
-        if is_meant(&state) {
-            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-            n_lost += 1;
-        }
-    }
-    rig.client.reconcile(rig.tenant).await.unwrap();
-    n_lost
-}
-
 /// Calls that make or share something, or move blocks; those that only ask are not among them.
 fn n_calls(rig: &Rig) -> u64 {
     let of_ec2 = [
@@ -113,8 +97,7 @@ fn n_calls(rig: &Rig) -> u64 {
     of_ec2 + of_ebs.iter().map(|action| rig.calls("ebs", action)).sum::<u64>()
 }
 
-/// Sees what is asked for of an instance refused at once, for good, with one of its volumes and all these words, and nothing made
-/// in either account.
+/// As [`breaking::refused`], with one of an instance's volumes by name, and without a call that makes something.
 async fn refused(
     rig: &Rig,
     instance: &TestInstance,
@@ -122,19 +105,12 @@ async fn refused(
     class: &str,
     words: &[&str],
 ) -> Job {
-    let before = (rig.holdings(), n_calls(rig));
-    let (job, task) = rig.fail(job.await).await.unwrap();
-    let error = task.error.unwrap();
-    assert_eq!((error.class.as_str(), task.attempts), (class, 1), "{}", error.message);
-    let names_one = instance.volumes.iter().any(|volume| error.message.contains(volume));
-    assert!(names_one, "none of {:?} is in: {}", instance.volumes, error.message);
-    for word in words {
-        assert!(error.message.contains(word), "{word} is not in: {}", error.message);
-    }
-    let made: Vec<_> = job.tasks.iter().flat_map(|task| &task.made).collect();
-    assert!(made.is_empty(), "{made:?}");
-    assert_eq!((rig.holdings(), n_calls(rig)), before, "something was made");
-    rig.nothing_is_left().unwrap();
+    let before = n_calls(rig);
+    let job = breaking::refused(rig, job, class, words).await;
+    let message = &job.tasks[0].error.as_ref().unwrap().message;
+    let names_one = instance.volumes.iter().any(|volume| message.contains(volume));
+    assert!(names_one, "none of {:?} is in: {message}", instance.volumes);
+    assert_eq!(n_calls(rig), before, "something was made");
     job
 }
 
@@ -159,7 +135,7 @@ async fn without_a_transit_key_what_is_encrypted_is_not_moved_through_the_servic
         let elsewhere = vault(VaultTo::Tenant, Some(ELSEWHERE));
         vaulted.push(snapped(&rig, &cell.instance, Some(elsewhere)).await);
     }
-    assert_eq!(lose(&rig, |_| true).await, 8);
+    assert_eq!(rig.lose_snapshots(|_| true).await.unwrap(), 8);
     for cell in &cells {
         backed_up.push(rig.backed_up(&cell.instance).await.unwrap());
     }
@@ -239,7 +215,7 @@ async fn copies_in_the_tenants_own_account_and_region_are_not_moved_whatever_is_
         cells.push((cell, point));
     }
     assert_eq!(rig.calls("ec2", "CopySnapshot"), 10);
-    let n_lost = lose(&rig, |state| state.kms_key_id.as_ref() != Some(&of_copies)).await;
+    let n_lost = rig.lose_snapshots(|state| state.kms_key_id.as_ref() != Some(&of_copies)).await.unwrap();
     assert_eq!(n_lost, 10, "all but the copies");
 
     let (before, n_volumes_before) = (n_calls(&rig), rig.calls("ec2", "CreateVolume"));

@@ -29,18 +29,6 @@ async fn snapped(rig: &Rig, instance: &TestInstance, vault: Vault) -> RecoveryPo
     Rig::recovery_point(&job).unwrap()
 }
 
-/// Deletes the tenant's snapshots in the instances' region, as somebody with the tenant's credentials could, and lets it
-/// be noticed.
-async fn lose_snapshots(rig: &Rig) {
-    let outsider = rig.outsider().await.unwrap();
-    let snapshots = rig.snapshots_of(ACCOUNT, REGION).await.unwrap();
-    assert!(!snapshots.is_empty(), "there is nothing to lose");
-    for state in snapshots {
-        ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-    }
-    rig.client.reconcile(rig.tenant).await.unwrap();
-}
-
 async fn restored(rig: &Rig, point: RecoveryPointId, target: RestoreTarget, transport: TransportWish) -> Job {
     let job = rig.restore_with(point, RestoreFrom::Automatic, target, transport, None).await.unwrap();
     rig.succeed(job).await.unwrap()
@@ -74,7 +62,7 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
             instance.volumes.len() + if to == VaultTo::Tenant { instance.volumes.len() } else { 0 };
         assert_eq!(rig.count("snapshots"), n_of_tenant, "what was copied on the way is gone");
         rig.shared_with(0).await.unwrap();
-        lose_snapshots(&rig).await;
+        rig.lose_snapshots(|_| true).await.unwrap();
         let before = all_snapshots(&rig);
 
         let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
@@ -114,7 +102,7 @@ async fn every_vault_of_every_encryption(os: OsFamily) {
         let content = instance.content(&sim).unwrap();
         for (to, region) in [(VaultTo::Tenant, Some(ELSEWHERE)), (VaultTo::ServiceCopy, None)] {
             let point = snapped(&rig, &instance, vault(to, region)).await;
-            lose_snapshots(&rig).await;
+            rig.lose_snapshots(|_| true).await.unwrap();
             let before = all_snapshots(&rig);
             for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
                 let job = restored(&rig, point, VOLUMES, transport).await;
@@ -169,7 +157,7 @@ async fn every_transport_writes_what_a_vault_has_and_images_are_made_of_it() {
     {
         let content = instance.content(&sim).unwrap();
         let point = snapped(&rig, instance, vault(to, Some(ELSEWHERE))).await;
-        lose_snapshots(&rig).await;
+        rig.lose_snapshots(|_| true).await.unwrap();
         let before = all_snapshots(&rig);
         for transport in transports.iter().copied() {
             let job = restored(&rig, point, VOLUMES, transport).await;
@@ -210,13 +198,7 @@ async fn a_copy_under_another_key_of_the_same_place_needs_no_moving() {
     let point =
         snapped(&rig, &instance, Vault { kms_key_id: Some(key.clone()), ..vault(VaultTo::Tenant, None) })
             .await;
-    let outsider = rig.outsider().await.unwrap();
-    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
-        if !state.encrypted {
-            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-        }
-    }
-    rig.client.reconcile(rig.tenant).await.unwrap();
+    rig.lose_snapshots(|state| !state.encrypted).await.unwrap();
     let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
     assert!(says(&job, "no blocks are moved"), "{job:#?}");
     assert_eq!(rig.calls("ebs", "GetSnapshotBlock") + rig.calls("ebs", "PutSnapshotBlock"), 0);
@@ -233,12 +215,7 @@ async fn a_copy_under_another_key_of_the_same_place_needs_no_moving() {
     let content = sealed.content(&sim).unwrap();
     let wanted = Vault { kms_key_id: Some(key.clone()), ..vault(VaultTo::Tenant, None) };
     let point = snapped(&rig, &sealed, wanted).await;
-    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
-        if state.kms_key_id.as_ref() == Some(&first) {
-            ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-        }
-    }
-    rig.client.reconcile(rig.tenant).await.unwrap();
+    rig.lose_snapshots(|state| state.kms_key_id.as_ref() == Some(&first)).await.unwrap();
     let same = Vault { kms_key_id: Some(first.clone()), ..vault(VaultTo::Tenant, None) };
     let (_, task) = rig.fail(rig.snap(&sealed.id, Some(same)).await.unwrap()).await.unwrap();
     let message = task.error.unwrap().message;
@@ -261,10 +238,7 @@ async fn a_loss_that_nobody_has_noticed_is_noted_by_the_restore_which_then_reads
     let vaulted = snapped(&rig, &instance, vault(VaultTo::Tenant, Some(ELSEWHERE))).await;
     let copied = snapped(&rig, &instance, vault(VaultTo::ServiceShare, None)).await;
     rig.succeed(rig.copy(copied).await.unwrap()).await.unwrap();
-    let outsider = rig.outsider().await.unwrap();
-    for state in rig.snapshots_of(ACCOUNT, REGION).await.unwrap() {
-        ec2::delete_snapshot(&outsider, &state.snapshot).await.unwrap();
-    }
+    rig.delete_snapshots(|_| true).await.unwrap();
     for point in [vaulted, copied] {
         let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
         assert_eq!(job.tasks[0].attempts, 2, "the first did not find the snapshots");
@@ -291,7 +265,7 @@ async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_co
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
     let point = snapped(&rig, &instance, vault(VaultTo::ServiceCopy, Some(ELSEWHERE))).await;
-    lose_snapshots(&rig).await;
+    rig.lose_snapshots(|_| true).await.unwrap();
     let before = all_snapshots(&rig);
     // Of two volumes of 303 blocks.
     let begun = async |rig: &Rig, n_before: u64| {
@@ -377,7 +351,7 @@ async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_o
     rig.shared_with(0).await.unwrap();
 
     let point = Rig::recovery_point(&job).unwrap();
-    lose_snapshots(&rig).await;
+    rig.lose_snapshots(|_| true).await.unwrap();
     let job = restored(&rig, point, VOLUMES, TransportWish::Automatic).await;
     instance.check(&sim, &job, &content).unwrap();
 }
