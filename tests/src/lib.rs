@@ -2,6 +2,7 @@
 //! RabbitMQ between them, a simulated AWS before them. The tests are in `tests/`; here is the rig they stand on.
 
 pub mod breaking;
+mod broker;
 mod command;
 mod config;
 mod disk;
@@ -19,6 +20,7 @@ mod rig;
 mod tickets;
 mod transports;
 
+pub use broker::TestBroker;
 pub use command::{Answer, CommandLine};
 pub use config::{TOKENS, Tokens};
 pub use disk::Disk;

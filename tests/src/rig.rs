@@ -10,9 +10,10 @@ use snapferry_api::Client;
 use snapferry_api::hypervisor::{AdminSignIn, CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
 use snapferry_api::job::{CreateJob, Job, JobState, Priority, Work};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
-use snapferry_testkit::{Broker, Postgres, Process, eventually, free_port};
+use snapferry_testkit::{Postgres, Process, eventually, free_port};
 use snapferry_types::{HypervisorId, InstanceId, JobId, RecoveryPointId, TransportWish};
 
+use crate::broker::TestBroker;
 use crate::config::{self, Ports, TOKENS};
 use crate::disk::Disk;
 use crate::faults::set_role;
@@ -43,6 +44,8 @@ pub struct RigOptions {
     pub read_as: ReadAs,
     /// Size of the disk that the library lies on; the machine's own when absent. Needs root.
     pub library_mib: Option<u32>,
+    /// Whether it has a broker of its own, which a test may stop.
+    pub own_broker: bool,
     /// Whether the library lies in a bucket of the service account.
     pub library_in_bucket: bool,
     /// Whether the scheduler keeps its state in PostgreSQL.
@@ -67,6 +70,7 @@ impl Default for RigOptions {
             slots: 1,
             read_as: ReadAs::Tenant,
             library_mib: None,
+            own_broker: false,
             library_in_bucket: false,
             postgres: false,
             with_tokens: false,
@@ -87,7 +91,7 @@ pub struct Rig {
     /// The agents' processes, in the order of their names.
     pub agents: Vec<Process>,
     /// RabbitMQ.
-    pub broker: Broker,
+    pub broker: TestBroker,
     /// AWS.
     pub sim: Running,
     /// The API.
@@ -120,7 +124,7 @@ impl Rig {
     pub async fn start(options: RigOptions) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("snapferry-test-").tempdir()?;
         let dir = folder.path().to_owned();
-        let broker = Broker::start().await?;
+        let broker = TestBroker::start(options.own_broker).await?;
         let amqp_url = broker.url();
         let database = if options.postgres { Some(Postgres::start().await?) } else { None };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::broker::TestBroker;
+use crate::rig::REGION;
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use lapin::options::{
@@ -11,9 +13,6 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
-use snapferry_testkit::Broker;
-
-use crate::rig::REGION;
 
 const EXCHANGE: &str = "snapferry.task";
 
@@ -30,7 +29,7 @@ impl TicketTap {
     ///
     /// # Errors
     /// The broker's.
-    pub async fn open(broker: &Broker) -> Result<Self> {
+    pub async fn open(broker: &TestBroker) -> Result<Self> {
         let connection = Connection::connect(&broker.url(), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -37,7 +37,7 @@ async fn a_dispatch_delivered_again_to_the_same_agent_runs_once() {
 }
 
 async fn delivered_again(options: RigOptions) {
-    let rig = Rig::start(options).await.unwrap();
+    let mut rig = Rig::start(RigOptions { own_broker: true, ..options }).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 40).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -67,7 +67,8 @@ async fn delivered_again(options: RigOptions) {
         .await
         .unwrap();
     // A delivery that the agents did not settle would be here, or come again.
-    assert_eq!(rig.broker.depth(&TicketTap::queue()).await.unwrap(), Some((0, 0)));
+    let broker = rig.broker.own().unwrap();
+    assert_eq!(broker.depth(&TicketTap::queue()).await.unwrap(), Some((0, 0)));
     let after = rig.client.job(id).await.unwrap();
     assert_eq!((after.tasks[0].attempts, after.tasks[0].state), (1, TaskState::Succeeded));
     assert_eq!(rig.client.recovery_points(&Default::default()).await.unwrap().items.len(), 1);

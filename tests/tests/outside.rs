@@ -10,8 +10,8 @@ use awssim::disks::{self, Disk, FileSystem};
 use awssim::{Config, Running, Server};
 use serde_json::Value;
 use snapferry_api::job::Job;
-use snapferry_testkit::{Broker, Child, eventually, free_port, workspace_binary};
-use snapferry_tests::{ACCOUNT, CommandLine, REGION, write_data};
+use snapferry_testkit::{Child, eventually, free_port, workspace_binary};
+use snapferry_tests::{ACCOUNT, CommandLine, REGION, TestBroker, write_data};
 
 const BOUND: Duration = Duration::from_secs(60);
 const GIB: u64 = 1 << 30;
@@ -49,7 +49,7 @@ const PROGRAMS: [(&str, &str, Addresses); 4] = [
 ];
 
 /// Starts the four; their data is in the folder that they are started in.
-fn start(dir: &Path, broker: &Broker, ports: &[u16]) -> Vec<Child> {
+fn start(dir: &Path, broker: &TestBroker, ports: &[u16]) -> Vec<Child> {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/sample");
     let programs = PROGRAMS.iter().map(|(program, file, addresses)| {
         let mut command = Command::new(workspace_binary(program).unwrap());
@@ -129,7 +129,7 @@ async fn the_set_up_of_the_readme_brings_real_file_systems_back_as_boto3_finds()
     let sim = sim.await.unwrap();
     let key = sim.context().world.create_user(ACCOUNT, "owner", Vec::new());
     let boto3 = Boto3 { python: python.into(), key, endpoint: sim.endpoint() };
-    let broker = Broker::start().await.unwrap();
+    let broker = TestBroker::start(false).await.unwrap();
     let ports: Vec<u16> = (0..6).map(|_| free_port().unwrap()).collect();
     let programs = start(dir, &broker, &ports);
     let shell = CommandLine { server: format!("http://127.0.0.1:{}", ports[0]), token: None };

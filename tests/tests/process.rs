@@ -73,11 +73,13 @@ async fn an_agent_killed_in_mid_transfer_is_followed_by_another_that_goes_on() {
 /// A page of blocks in the library.
 const PAGE_BLOCKS: u64 = 1_024;
 
-/// How the first agent comes off a task.
+/// What ends the first attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
+    /// Of the agent.
     Kill,
     Suspend,
+    KillMediaAgent,
 }
 
 /// Whether there is a file in a folder's folders.
@@ -86,7 +88,12 @@ fn has_files(folder: &Path) -> bool {
     folders.flat_map(|folder| std::fs::read_dir(folder.path())).any(|mut files| files.next().is_some())
 }
 
-/// A backup of two volumes whose first pages are stored when it is interrupted in their second ones; another agent ends it.
+fn is_unavailable(job: &Job) -> bool {
+    job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
+}
+
+/// A backup of two volumes whose first pages are stored when it is interrupted in their second ones; another agent ends it,
+/// or the same one, in the same session, when it is the MediaAgent that was away.
 async fn goes_on_from_what_is_stored(interruption: Interruption) {
     let mut rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
     let sim = rig.sim.context().clone();
@@ -109,12 +116,20 @@ async fn goes_on_from_what_is_stored(interruption: Interruption) {
     })
     .await
     .unwrap();
+    if interruption != Interruption::Suspend {
+        // What was sent is made to last every ten seconds: a pack appears, and then what refers to it.
+        let packs = rig.dir.join("library/objects/packs");
+        eventually(BOUND, "a pack is stored", || async { has_files(&packs) }).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let n_nodes = if interruption == Interruption::KillMediaAgent { 1 } else { 2 };
     match interruption {
+        Interruption::KillMediaAgent => {
+            rig.media_agent.kill9().unwrap();
+            rig.wait(id, "the attempt fails, to be tried again", is_unavailable).await.unwrap();
+            rig.restart_media_agent().unwrap();
+        }
         Interruption::Kill => {
-            // What was sent is made to last every ten seconds: a pack appears, and then what refers to it.
-            let packs = rig.dir.join("library/objects/packs");
-            eventually(BOUND, "a pack is stored", || async { has_files(&packs) }).await.unwrap();
-            tokio::time::sleep(Duration::from_secs(3)).await;
             rig.agents[0].kill9().unwrap();
             rig.add_agent().unwrap();
         }
@@ -131,7 +146,7 @@ async fn goes_on_from_what_is_stored(interruption: Interruption) {
     let job = rig.succeed(id).await.unwrap();
     let task = &job.tasks[0];
     let nodes: BTreeSet<_> = task.history.iter().map(|attempt| attempt.access_node).collect();
-    assert_eq!((task.history.len(), nodes.len()), (2, 2), "two attempts on two nodes: {task:#?}");
+    assert_eq!((task.history.len(), nodes.len()), (2, n_nodes), "attempts, and nodes: {task:#?}");
     let n_read = task.progress.bytes_read / (512 << 10);
     assert!(
         n_read > 0 && n_read <= n_written - PAGE_BLOCKS,
@@ -158,6 +173,11 @@ async fn library_is_clean(rig: &Rig, job: &Job) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_backup_goes_on_from_its_stored_pages_on_another_agent() {
     goes_on_from_what_is_stored(Interruption::Kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_media_agent_was_killed_goes_on_in_its_session_from_its_stored_pages() {
+    goes_on_from_what_is_stored(Interruption::KillMediaAgent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +216,7 @@ async fn a_stopped_agent_that_wakes_past_its_lease_commits_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
-    let mut rig = Rig::start(RigOptions::default()).await.unwrap();
+    let mut rig = Rig::start(RigOptions { own_broker: true, ..RigOptions::default() }).await.unwrap();
     let sim = rig.sim.context().clone();
     let instances = ["one", "two"].map(|name| TestInstance::place(&sim, name, 60).unwrap());
     rig.hold_reads(HELD_AFTER);
@@ -209,7 +229,7 @@ async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
     for id in &jobs {
         rig.wait(*id, "the task runs", runs).await.unwrap();
     }
-    rig.broker.restart().await.unwrap();
+    rig.broker.own().unwrap().restart().await.unwrap();
     for id in &jobs {
         let under = rig.client.job(*id).await.unwrap();
         assert!(runs(&under), "the task had ended before the broker was back: {under:#?}");
@@ -231,17 +251,17 @@ async fn a_broker_restart_under_a_running_task_runs_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_killed_right_after_a_submit_loses_nothing() {
-    let mut rig = Rig::start(RigOptions::default()).await.unwrap();
+    let mut rig = Rig::start(RigOptions { own_broker: true, ..RigOptions::default() }).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 5).unwrap();
     let content = instance.content(&sim).unwrap();
     // Without a broker the offer is committed and cannot be published.
-    rig.broker.stop().await.unwrap();
+    rig.broker.own().unwrap().stop().await.unwrap();
     let id = rig.back_up(&instance.id).await.unwrap();
     let is_offered = |job: &Job| job.tasks.iter().any(|task| task.state == TaskState::Dispatched);
     rig.wait(id, "the offer is committed", is_offered).await.unwrap();
     rig.scheduler.kill9().unwrap();
-    rig.broker.launch().await.unwrap();
+    rig.broker.own().unwrap().launch().await.unwrap();
     rig.restart_scheduler().await.unwrap();
     let job = rig.succeed(id).await.unwrap();
     assert_eq!(job.tasks[0].attempts, 1);
@@ -256,12 +276,9 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
     // More than an agent has in memory.
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
-    let fails = |job: &Job| {
-        job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.class == "unavailable"))
-    };
     let id = rig.held_backup(&instance.id).await.unwrap();
     rig.media_agent.kill9().unwrap();
-    rig.wait(id, "the attempt fails, to be tried again", fails).await.unwrap();
+    rig.wait(id, "the attempt fails, to be tried again", is_unavailable).await.unwrap();
     rig.restart_media_agent().unwrap();
     rig.let_go();
     let job = rig.succeed(id).await.unwrap();
@@ -271,7 +288,7 @@ async fn a_media_agent_that_is_down_keeps_the_task_waiting_and_nothing_is_lost()
     has_met(&rig, 1, "blocks are written").await;
     rig.media_agent.kill9().unwrap();
     rig.let_go();
-    rig.wait(id, "the attempt fails, to be tried again", fails).await.unwrap();
+    rig.wait(id, "the attempt fails, to be tried again", is_unavailable).await.unwrap();
     rig.restart_media_agent().unwrap();
     let restored = rig.succeed(id).await.unwrap();
     instance.check(&sim, &restored, &content).unwrap();

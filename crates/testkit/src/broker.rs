@@ -29,6 +29,8 @@ pub struct BrokerOptions {
     pub consumer_timeout: Option<Duration>,
     /// Lines of `rabbitmq.conf`.
     pub config: String,
+    /// Plugins that are enabled.
+    pub plugins: Vec<String>,
 }
 
 /// A running broker.
@@ -61,7 +63,8 @@ impl Broker {
         let folder =
             tempfile::Builder::new().prefix("snapferry-rabbit").tempdir().context("make a folder")?;
         let path = folder.path();
-        std::fs::write(path.join("plugins"), "[].\n").context("write the list of plugins")?;
+        std::fs::write(path.join("plugins"), format!("[{}].\n", options.plugins.join(",")))
+            .context("write the list of plugins")?;
         std::fs::write(path.join("rabbitmq.conf"), &options.config).context("write rabbitmq.conf")?;
         let consumer_timeout = options.consumer_timeout.map_or_else(String::new, |limit| {
             format!("{{consumer_timeout,{}}},{{channel_tick_interval,500}}", limit.as_millis())

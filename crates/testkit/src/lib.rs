@@ -4,6 +4,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`broker`] | a private RabbitMQ node |
+//! | [`shared`] | a node for a whole run of tests, and a virtual host of it |
 //! | [`postgres`] | a private PostgreSQL server |
 //! | [`process`] | a program of this workspace |
 //! | [`proxy`] | a network that can be cut, delayed or swallowed |
@@ -21,6 +22,7 @@ pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod shared;
 pub mod tool;
 pub mod wait;
 
@@ -30,5 +32,6 @@ pub use port::free_port;
 pub use postgres::Postgres;
 pub use process::{Process, workspace_binary};
 pub use proxy::{Direction, TcpProxy};
+pub use shared::{SharedBroker, VirtualHost};
 pub use tool::{Tool, require};
 pub use wait::eventually;
