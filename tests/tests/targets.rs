@@ -244,23 +244,54 @@ async fn a_plain_windows_instance_stays_plain_and_a_linux_one_under_a_key_stays_
     every_target_with_the_key_it_has(&world).await;
 }
 
-async fn every_target_from_a_vault(os: OsFamily, encryption: Encryption) {
-    let world = World::new(os, encryption).await;
+/// From copies in another region by each transport; the volumes keep the key that they are under.
+async fn every_target_from_a_vault(world: &World) -> RecoveryPointId {
     let point = vaulted(&world.rig, &world.instance).await;
-    world.images(point, RestoreFrom::Automatic, "vault").await;
+    world.images(point, RestoreFrom::Automatic, &format!("{}-vault", world.instance.id)).await;
     for transport in WRITES {
         world.every_target(point, (RestoreFrom::Automatic, transport, None)).await;
+    }
+    point
+}
+
+async fn under_another_key(world: &World, in_a_vault: RecoveryPointId) {
+    let key = world.rig.sim.context().world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    for transport in WRITES {
+        world.every_target(in_a_vault, (RestoreFrom::Automatic, transport, Some(&key))).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_a_vault_by_each_transport() {
-    every_target_from_a_vault(OsFamily::Linux, Encryption::Plain).await;
+async fn from_a_vault_of_plain_linux_volumes_by_each_transport_and_under_another_key() {
+    let world = World::new(OsFamily::Linux, Encryption::Plain).await;
+    let point = every_target_from_a_vault(&world).await;
+    under_another_key(&world, point).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_a_vault_by_each_transport_under_a_key() {
-    every_target_from_a_vault(OsFamily::Windows, Encryption::Customer).await;
+async fn from_a_vault_of_windows_volumes_under_a_key_by_each_transport_and_under_another_key() {
+    let world = World::new(OsFamily::Windows, Encryption::Customer).await;
+    let point = every_target_from_a_vault(&world).await;
+    under_another_key(&world, point).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_vault_of_what_the_aws_managed_key_encrypts_by_each_transport_and_under_another_key() {
+    let world = World::new(OsFamily::Linux, Encryption::AwsManaged).await;
+    let point = every_target_from_a_vault(&world).await;
+    under_another_key(&world, point).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_vault_of_windows_volumes_plain_and_under_the_aws_managed_key_and_of_linux_ones_under_a_key() {
+    let mut world = World::new(OsFamily::Windows, Encryption::Plain).await;
+    every_target_from_a_vault(&world).await;
+    for (os, encryption) in
+        [(OsFamily::Linux, Encryption::Customer), (OsFamily::Windows, Encryption::AwsManaged)]
+    {
+        world = world.next(os, encryption).await;
+        every_target_from_a_vault(&world).await;
+    }
 }
 
 /// Every type of volume, with the performance that is provisioned where it can be: type, GiB (the least, or what the IOPS
