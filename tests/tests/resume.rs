@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use awssim::faults::Latency;
+use snapferry_api::job::Job;
 use snapferry_testkit::eventually;
-use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, TestInstance, write_data};
+use snapferry_tests::{ACCOUNT, CommandLine, REGION, Rig, RigOptions, TestInstance, write_data};
 use snapferry_types::{BLOCK_SIZE, LEAF_BLOCKS};
 
 const MIB: u64 = 1 << 20;
@@ -17,6 +18,23 @@ const ZERO_MIB: u64 = 200;
 const PAGE_MIB: u64 = 512;
 /// A kill with fewer blocks put could not put more than a page twice.
 const PUT_AT_KILL: u64 = 1_500;
+
+/// An agent that is killed tells no more, but what it told until then is in the job's history.
+async fn what_the_killed_attempt_told_is_shown(rig: &Rig, job: &Job) {
+    let lost = &job.tasks[0].history[0];
+    assert_eq!(lost.outcome, "lost");
+    let phases: Vec<&str> = lost.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(phases, ["start", "plan", "write"]);
+    assert!(lost.phases[2].took_ms > 0, "{:?}", lost.phases);
+    assert!(lost.log_excerpt.contains("phase=write"), "the log says nothing of it: {}", lost.log_excerpt);
+    let command = CommandLine { server: rig.api_url(), token: None };
+    let shown = command.succeed(&["job", "show", &job.summary.id.to_string()]).await.unwrap();
+    let node = lost.access_node.unwrap();
+    let line = shown.lines().find(|line| line.contains(&format!("attempt 1 on {node} lost at")));
+    assert!(line.is_some_and(|line| line.contains("plan") && line.contains("write")), "{shown}");
+    let first = lost.log_excerpt.lines().next().unwrap();
+    assert!(shown.contains(&format!("    | {first}")), "{shown}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_restore_puts_no_more_than_a_page_of_blocks_twice() {
@@ -51,6 +69,7 @@ async fn a_killed_restore_puts_no_more_than_a_page_of_blocks_twice() {
     rig.add_agent().unwrap();
     let restored = rig.succeed(restore).await.unwrap();
     assert_eq!(restored.tasks[0].attempts, 2, "the first attempt was not interrupted");
+    what_the_killed_attempt_told_is_shown(&rig, &restored).await;
 
     let n_twice = sim.store.stats().n_repeated_puts;
     assert!(n_twice > 0, "the next attempt cannot know which of the last blocks arrived");

@@ -1,4 +1,4 @@
-//! Keeps one task's lease while its handler works, reports progress, and passes on what the scheduler wants.
+//! Keeps one task's lease while its handler works, reports what was done, and passes on what the scheduler wants.
 //!
 //! Renewal is every 2/9 of the lease (20 s of 90 s). When the lease has run out by our own clock, counted from when
 //! the last good renewal was sent, the task is stopped whatever it does: another agent may have it.
@@ -6,13 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use snapferry_service::excerpt;
 use snapferry_transfer::ErrorClass;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::TaskContext;
-use crate::lease::Desired;
+use crate::lease::{Desired, SoFar};
 use crate::stop::StopReason;
+
+/// Bytes of the log that go with a renewal: a scheduler may get some of ten thousand tasks in a lease's time.
+const MAX_LOG_BYTES: usize = 4 << 10;
 
 /// Renews until `done`. `granted_at` is when the claim was sent.
 pub(crate) async fn keep(
@@ -25,6 +29,7 @@ pub(crate) async fn keep(
     let mut valid_until = granted_at + lease;
     let mut period = period_of(lease);
     let mut next = granted_at + period;
+    let mut told = String::new();
     loop {
         let shutting_down = context.stop.reason().is_some();
         tokio::select! {
@@ -41,13 +46,20 @@ pub(crate) async fn keep(
             context.stop.stop(StopReason::LeaseLost);
             return;
         }
-        let renewal = context.lease.renew(context.spec.task, context.spec.fence, context.progress());
+        let log = excerpt::last(&tracing::Span::current(), MAX_LOG_BYTES);
+        let so_far = SoFar {
+            progress: context.progress(),
+            phases: context.phases(),
+            log_excerpt: if log == told { String::new() } else { log.clone() },
+        };
+        let renewal = context.lease.renew(context.spec.task, context.spec.fence, so_far);
         let answer = tokio::select! {
             () = done.cancelled() => return,
             answer = tokio::time::timeout_at(valid_until, renewal) => answer,
         };
         match answer {
             Ok(Ok((lease, desired))) => {
+                told = log;
                 valid_until = sent + lease;
                 period = period_of(lease);
                 next = sent + period;

@@ -44,6 +44,17 @@ pub(crate) enum Verdict {
     NotYou(String),
 }
 
+/// What a running attempt did until now.
+#[derive(Debug)]
+pub(crate) struct SoFar {
+    /// Its figures.
+    pub progress: v1::Progress,
+    /// Its phases, the one that goes on included.
+    pub phases: Vec<v1::Phase>,
+    /// The last lines that it logged; empty while there are no new ones.
+    pub log_excerpt: String,
+}
+
 /// What the scheduler wants of a running task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Desired {
@@ -140,7 +151,7 @@ impl LeaseClient {
         }
     }
 
-    /// Renews a lease.
+    /// Renews a lease, and tells what was done until now.
     ///
     /// # Errors
     /// [`TransferError`]; `StaleFence` when the task has another owner.
@@ -148,12 +159,14 @@ impl LeaseClient {
         &self,
         task: TaskId,
         fence: Fence,
-        progress: v1::Progress,
+        so_far: SoFar,
     ) -> Result<(Duration, Desired), TransferError> {
         let request = v1::RenewRequest {
             task_id: task.to_string(),
             fence: Some(fence.into()),
-            progress: Some(progress),
+            progress: Some(so_far.progress),
+            phases: so_far.phases,
+            log_excerpt: so_far.log_excerpt,
         };
         let reply = self.client.clone().renew(request).await;
         let reply = reply.map_err(|status| error_of("renew the lease", &status))?.into_inner();

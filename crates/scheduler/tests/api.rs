@@ -42,6 +42,7 @@ async fn a_backup_from_request_to_recovery_point() {
             task_id: spec.task.to_string(),
             fence: Some(spec.fence.into()),
             progress: Some(progress),
+            ..Default::default()
         })
         .await
         .unwrap()
@@ -269,8 +270,11 @@ async fn a_cancelled_job_stops_its_agent() {
     let spec = snapferry_types::spec::TaskSpec::try_from(rig.claim_next(&node).await).unwrap();
     assert_eq!(operator.cancel_job(job).await.unwrap().summary.state, JobState::Cancelling);
     let mut lease = rig.lease().await;
-    let renew =
-        v1::RenewRequest { task_id: spec.task.to_string(), fence: Some(spec.fence.into()), progress: None };
+    let renew = v1::RenewRequest {
+        task_id: spec.task.to_string(),
+        fence: Some(spec.fence.into()),
+        ..Default::default()
+    };
     let reply = lease.renew(renew).await.unwrap().into_inner();
     assert_eq!(reply.desired(), v1::Desired::Cancel);
     let cancelled = v1::FinishRequest {

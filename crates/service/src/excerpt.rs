@@ -35,6 +35,18 @@ pub fn of(span: &Span) -> String {
     told.flatten().unwrap_or_default()
 }
 
+/// The last lines of [`of`] that fit into so many bytes.
+#[must_use]
+pub fn last(span: &Span, max_bytes: usize) -> String {
+    let mut text = of(span);
+    if let Some(too_many) = text.len().checked_sub(max_bytes).filter(|too_many| *too_many > 0) {
+        // The line that this cuts goes with what is before it.
+        let from = text.as_bytes().iter().skip(too_many - 1).position(|byte| *byte == b'\n');
+        text.drain(..from.map_or(text.len(), |at| too_many + at));
+    }
+    text
+}
+
 /// Keeps the lines; add it to a [`Registry`].
 pub(crate) fn layer<S>() -> impl Layer<S>
 where
@@ -158,6 +170,31 @@ mod tests {
             "{text}"
         );
         assert!(lines[1].ends_with("WARN snapferry_service::excerpt::tests: second"), "{text}");
+    }
+
+    #[test]
+    fn the_last_lines_are_whole_ones_that_fit() {
+        let subscriber = Registry::default().with(layer());
+        with_default(subscriber, || {
+            let span = tracing::info_span!(SPAN);
+            span.in_scope(|| (0..3).for_each(|n| tracing::info!("line {n} ä")));
+            let all = of(&span);
+            let lines: Vec<&str> = all.split_inclusive('\n').collect();
+            let [_, second, third] = lines.as_slice() else { panic!("{all}") };
+            let two = second.len() + third.len();
+            for (max_bytes, expected) in [
+                (0, String::new()),
+                (third.len() - 1, String::new()),
+                (third.len(), (*third).to_owned()),
+                (two - 1, (*third).to_owned()),
+                (two, format!("{second}{third}")),
+                (all.len() - 1, format!("{second}{third}")),
+                (all.len(), all.clone()),
+                (all.len() + 1, all.clone()),
+            ] {
+                assert_eq!(last(&span, max_bytes), expected, "{max_bytes} of {}", all.len());
+            }
+        });
     }
 
     #[test]

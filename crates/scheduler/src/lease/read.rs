@@ -108,7 +108,7 @@ pub(super) fn right(task: &str, fence: Option<v1::Fence>) -> Result<(TaskId, Fen
     Ok((parse("task_id", task)?, required("fence", fence)?.into()))
 }
 
-pub(super) fn progress(progress: v1::Progress) -> Progress {
+fn progress(progress: v1::Progress) -> Progress {
     Progress {
         phase: progress.phase.chars().take(MAX_TEXT).collect(),
         phase_percent: progress.phase_percent.map(|percent| u8::try_from(percent.min(100)).unwrap_or(100)),

@@ -150,8 +150,8 @@ impl v1::lease_server::Lease for LeaseService {
         let received = self.received();
         let request = request.into_inner();
         let (task, fence) = read::right(&request.task_id, request.fence)?;
-        let progress = request.progress.map(read::progress);
-        let desired = self.store.renew(task, fence, progress).await.map_err(|error| self.status(&error))?;
+        let so_far = read::report(request.progress, request.phases, request.log_excerpt);
+        let desired = self.store.renew(task, fence, so_far).await.map_err(|error| self.status(&error))?;
         self.watch.renewed(task, fence.epoch, received);
         Ok(Response::new(v1::RenewReply { lease_ms: self.lease_ms, desired: wanted(desired).into() }))
     }

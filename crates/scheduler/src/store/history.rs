@@ -20,14 +20,14 @@ const MAX_PHASES: usize = 100;
 /// Longest log excerpt, in characters.
 const MAX_EXCERPT: usize = 16 << 10;
 
-/// What an agent tells of an attempt at its end.
+/// What an agent tells of an attempt: at its end, and until then with each renewal of its lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttemptReport {
     /// Its last figures.
     pub progress: Option<Progress>,
     /// What it did, and for how long.
     pub phases: Vec<Phase>,
-    /// The last lines of its log.
+    /// The last lines of its log; in a renewal empty when there are no new ones.
     pub log_excerpt: String,
 }
 
@@ -35,6 +35,48 @@ impl From<Option<Progress>> for AttemptReport {
     fn from(progress: Option<Progress>) -> Self {
         Self { progress, ..Self::default() }
     }
+}
+
+/// Keeps what the attempt of `row` did until now, in place of what was told before.
+pub(super) async fn keep_so_far(
+    conn: &mut AnyConnection,
+    row: &TaskRow,
+    report: &AttemptReport,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO attempt_so_far (task_id, epoch, phases, log_excerpt) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (task_id) DO UPDATE SET epoch = excluded.epoch, phases = excluded.phases, log_excerpt = CASE \
+         WHEN excluded.log_excerpt = '' AND attempt_so_far.epoch = excluded.epoch THEN attempt_so_far.log_excerpt \
+         ELSE excluded.log_excerpt END",
+    )
+    .bind(row.id.to_string())
+    .bind(super::row::big(row.fence.epoch))
+    .bind(to_json(&first_phases(report)))
+    .bind(last_lines(report))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What the attempt of `row` told before it went silent.
+pub(super) async fn so_far(conn: &mut AnyConnection, row: &TaskRow) -> Result<AttemptReport, StoreError> {
+    let told =
+        sqlx::query("SELECT phases, log_excerpt FROM attempt_so_far WHERE task_id = $1 AND epoch = $2")
+            .bind(row.id.to_string())
+            .bind(super::row::big(row.fence.epoch))
+            .fetch_optional(conn)
+            .await?;
+    let Some(told) = told else { return Ok(AttemptReport::default()) };
+    Ok(AttemptReport { progress: None, phases: told.json("phases")?, log_excerpt: told.text("log_excerpt")? })
+}
+
+fn first_phases(report: &AttemptReport) -> &[Phase] {
+    report.phases.get(..MAX_PHASES).unwrap_or(&report.phases)
+}
+
+fn last_lines(report: &AttemptReport) -> String {
+    let skipped = report.log_excerpt.chars().count().saturating_sub(MAX_EXCERPT);
+    report.log_excerpt.chars().skip(skipped).collect()
 }
 
 /// Notes the end of the attempt of `row`, which was started under its epoch. Repeating it changes nothing.
@@ -46,8 +88,6 @@ pub(super) async fn add(
     report: &AttemptReport,
     now_ms: i64,
 ) -> Result<(), StoreError> {
-    let phases = report.phases.get(..MAX_PHASES).unwrap_or(&report.phases);
-    let skipped = report.log_excerpt.chars().count().saturating_sub(MAX_EXCERPT);
     sqlx::query(
         "INSERT INTO attempt (task_id, epoch, n, node_id, started_ms, finished_ms, outcome, error, progress, phases, \
          log_excerpt) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (task_id, epoch) DO NOTHING",
@@ -61,10 +101,14 @@ pub(super) async fn add(
     .bind(outcome.to_owned())
     .bind(error.map(to_json))
     .bind(to_json(report.progress.as_ref().unwrap_or(&row.progress)))
-    .bind(to_json(&phases))
-    .bind(report.log_excerpt.chars().skip(skipped).collect::<String>())
-    .execute(conn)
+    .bind(to_json(&first_phases(report)))
+    .bind(last_lines(report))
+    .execute(&mut *conn)
     .await?;
+    sqlx::query("DELETE FROM attempt_so_far WHERE task_id = $1")
+        .bind(row.id.to_string())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

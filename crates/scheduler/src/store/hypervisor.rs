@@ -163,6 +163,7 @@ impl Store {
             "DELETE FROM note WHERE job_id IN (SELECT id FROM job WHERE hypervisor_id = $1)",
             "DELETE FROM ledger WHERE hypervisor_id = $1",
             "DELETE FROM recovery_point WHERE hypervisor_id = $1",
+            "DELETE FROM attempt_so_far WHERE task_id IN (SELECT id FROM task WHERE hypervisor_id = $1)",
             "DELETE FROM attempt WHERE task_id IN (SELECT id FROM task WHERE hypervisor_id = $1)",
             "DELETE FROM checkpoint WHERE task_id IN (SELECT id FROM task WHERE hypervisor_id = $1)",
             "DELETE FROM outbox WHERE task_id IN (SELECT id FROM task WHERE hypervisor_id = $1)",

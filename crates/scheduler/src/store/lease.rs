@@ -123,7 +123,7 @@ impl Store {
         })
     }
 
-    /// Keeps a lease; answers what is wanted of the task.
+    /// Keeps a lease, and what its attempt did until now; answers what is wanted of the task.
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the fence is not the current one.
@@ -131,16 +131,20 @@ impl Store {
         &self,
         id: TaskId,
         fence: Fence,
-        progress: Option<Progress>,
+        so_far: impl Into<AttemptReport> + Send,
     ) -> Result<Desired, StoreError> {
+        let so_far = so_far.into();
         let mut tx = self.begin().await?;
         let before = self.leased(&mut tx, id, fence).await?;
         let mut after = before.clone();
         after.apply(TaskEvent::Renewed, self.clock.wall_ms())?;
-        after.progress = progress.unwrap_or(after.progress);
+        after.progress = so_far.progress.clone().unwrap_or(after.progress);
         if after != before {
             task::save(&mut tx, &before, &after).await?;
-            tx.commit().await?;
+        }
+        history::keep_so_far(&mut tx, &after, &so_far).await?;
+        tx.commit().await?;
+        if after != before {
             self.changed(after.job);
         }
         Ok(after.desired)
@@ -257,7 +261,7 @@ impl Store {
             "given up; another access node will go on".to_owned()
         };
         task::save(&mut tx, &before, &after).await?;
-        let report = AttemptReport::default();
+        let report = history::so_far(&mut tx, &before).await?;
         history::add(&mut tx, &before, "lost", after.error.as_ref(), &report, now_ms).await?;
         note::add(&mut tx, after.job, after.id, now_ms, true, &text).await?;
         tx.commit().await?;

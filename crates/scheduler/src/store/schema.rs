@@ -108,7 +108,12 @@ const SHARING: Step = &[
     "CREATE INDEX ledger_by_share ON ledger (object_ids) WHERE kind = 'share'",
 ];
 
-const STEPS: &[Step] = &[FIRST, OPERATIONS, CONTROL, SHARING];
+/// What is known of attempts that go on.
+const SO_FAR: Step = &["CREATE TABLE attempt_so_far (
+        task_id TEXT PRIMARY KEY REFERENCES task (id), epoch BIGINT NOT NULL, phases TEXT NOT NULL,
+        log_excerpt TEXT NOT NULL)"];
+
+const STEPS: &[Step] = &[FIRST, OPERATIONS, CONTROL, SHARING, SO_FAR];
 
 /// Brings the schema up to date, all of it or nothing.
 pub(super) async fn migrate(db: &Db) -> Result<(), StoreError> {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use snapferry_api::job::{Progress, TaskError};
+use snapferry_api::job::{Phase, Progress, TaskError};
 use snapferry_scheduler::clock::Clock as _;
-use snapferry_scheduler::store::{Desired, FinishOutcome, LeasedTask, Step, StoreError};
+use snapferry_scheduler::store::{AttemptReport, Desired, FinishOutcome, LeasedTask, Step, StoreError};
 use snapferry_types::spec::TaskSpec;
 use snapferry_types::{Fence, TaskState};
 
@@ -107,6 +107,41 @@ pub(crate) async fn three_crashes_quarantine(url: String) {
     }
     let row = world.store.task(spec.task).await.unwrap();
     assert_eq!((row.crashes, row.error.unwrap().class.as_str()), (3, "lease_lost"));
+}
+
+pub(crate) async fn what_a_lost_attempt_told_is_kept(url: String) {
+    let world = World::new(url).await;
+    let spec = world.running("i-0a").await;
+    let so_far = |names: &[&str], log_excerpt: &str| AttemptReport {
+        progress: Some(Progress { blocks_done: 7, ..Progress::default() }),
+        phases: names.iter().map(|name| Phase { name: (*name).to_owned(), took_ms: 1_000 }).collect(),
+        log_excerpt: log_excerpt.to_owned(),
+    };
+    let lose = async |spec: &TaskSpec| {
+        assert!(world.store.suspect(leased(spec, TaskState::Running)).await.unwrap());
+        world.store.give_up(leased(spec, TaskState::Suspect), &LIMITS).await.unwrap().unwrap();
+    };
+    world.store.renew(spec.task, spec.fence, so_far(&["start"], "0.1 begins\n")).await.unwrap();
+    // Nothing more was logged meanwhile.
+    world.store.renew(spec.task, spec.fence, so_far(&["start", "read"], "")).await.unwrap();
+    lose(&spec).await;
+    // It never told anything, and has nothing of the one before.
+    lose(&next_attempt(&world).await).await;
+    let last = next_attempt(&world).await;
+    world.store.renew(last.task, last.fence, so_far(&["start"], "")).await.unwrap();
+    world.store.renew(last.task, last.fence, so_far(&["start"], "0.2 begins again\n")).await.unwrap();
+    lose(&last).await;
+
+    let job = world.store.job(spec.job).await.unwrap();
+    let told: Vec<(Vec<&str>, &str)> = job.tasks[0]
+        .history
+        .iter()
+        .map(|one| (one.phases.iter().map(|phase| phase.name.as_str()).collect(), one.log_excerpt.as_str()))
+        .collect();
+    let expected =
+        [(vec!["start", "read"], "0.1 begins\n"), (vec![], ""), (vec!["start"], "0.2 begins again\n")];
+    assert_eq!(told, expected);
+    assert_eq!(job.tasks[0].history[0].progress.blocks_done, 7);
 }
 
 pub(crate) async fn a_suspect_comes_back(url: String) {

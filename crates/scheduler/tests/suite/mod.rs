@@ -60,6 +60,7 @@ cases! {
     attempts::finishing_twice_counts_once,
     attempts::retries_end,
     attempts::three_crashes_quarantine,
+    attempts::what_a_lost_attempt_told_is_kept,
     attempts::a_suspect_comes_back,
     attempts::an_orderly_stop_is_no_failed_attempt,
     attempts::cancel_and_finish_have_one_outcome,
