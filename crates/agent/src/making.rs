@@ -3,9 +3,10 @@
 //! That is of objects which get their name when they are made, and of shares; what has its name before (objects in S3,
 //! attachments) is found by it later, too.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{Stream, StreamExt as _};
+use futures::{StreamExt as _, stream};
 use snapferry_transfer::TransferError;
 use tokio::sync::watch;
 
@@ -37,19 +38,23 @@ impl Making {
         if self.is_over.load(Ordering::SeqCst) { Err(TransferError::cancelled()) } else { Ok(under_way) }
     }
 
-    /// The results of all. The first error ends the rest, as soon as nothing is being made any more; from then on nothing is.
+    /// The results of all, so many of which work at a time, in their order. The first error, of whichever, ends the rest, as
+    /// soon as nothing is being made any more; from then on nothing is.
     ///
     /// # Errors
     /// The first.
     pub(crate) async fn all<T>(
         &self,
-        results: impl Stream<Item = Result<T, TransferError>>,
+        at_once: usize,
+        volumes: impl IntoIterator<Item: Future<Output = Result<T, TransferError>>>,
     ) -> Result<Vec<T>, TransferError> {
-        let mut results = std::pin::pin!(results);
-        let mut done = Vec::new();
-        while let Some(result) = results.next().await {
+        let numbered = volumes.into_iter().enumerate();
+        let results = stream::iter(numbered.map(|(n, volume)| async move { (n, volume.await) }));
+        let mut results = std::pin::pin!(results.buffer_unordered(at_once));
+        let mut done = BTreeMap::new();
+        while let Some((n, result)) = results.next().await {
             match result {
-                Ok(one) => done.push(one),
+                Ok(one) => drop(done.insert(n, one)),
                 Err(error) => {
                     self.is_over.store(true, Ordering::SeqCst);
                     let mut under_way = self.under_way.subscribe();
@@ -61,7 +66,7 @@ impl Making {
                 }
             }
         }
-        Ok(done)
+        Ok(done.into_values().collect())
     }
 }
 
@@ -75,7 +80,6 @@ impl Drop for UnderWay<'_> {
 mod tests {
     use std::time::Duration;
 
-    use futures::stream::FuturesUnordered;
     use snapferry_transfer::ErrorClass;
     use tokio::time::{Instant, sleep};
 
@@ -111,7 +115,7 @@ mod tests {
             }
         };
         let began = Instant::now();
-        let error = making.all((0..3).map(volume).collect::<FuturesUnordered<_>>()).await.unwrap_err();
+        let error = making.all(3, (0..3).map(volume)).await.unwrap_err();
         assert_eq!(error.message, "no such key");
         assert!(made.load(Ordering::SeqCst), "it was dropped in the middle");
         assert!(!begun_late.load(Ordering::SeqCst), "something was begun after the error");
@@ -119,9 +123,23 @@ mod tests {
         assert_eq!(making.begin().unwrap_err().class, ErrorClass::Cancelled);
     }
 
-    #[tokio::test]
-    async fn without_an_error_all_results_come() {
-        let results = futures::stream::iter([1, 2, 3]).map(Ok);
-        assert_eq!(Making::default().all(results).await.unwrap(), [1, 2, 3]);
+    #[tokio::test(start_paused = true)]
+    async fn without_an_error_all_results_come_in_their_order() {
+        let volumes = [3, 1, 2].map(|n| async move {
+            sleep(Duration::from_secs(n)).await;
+            Ok(n)
+        });
+        assert_eq!(Making::default().all(2, volumes).await.unwrap(), [3, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_error_of_a_later_one_does_not_wait_for_those_before() {
+        let volumes = [3_600, 1].map(|n| async move {
+            sleep(Duration::from_secs(n)).await;
+            if n == 1 { Err(TransferError::new(ErrorClass::Invalid, "no such key")) } else { Ok(()) }
+        });
+        let began = Instant::now();
+        let error = Making::default().all(2, volumes).await.unwrap_err();
+        assert_eq!((error.message.as_str(), began.elapsed().as_secs()), ("no such key", 1));
     }
 }

@@ -29,7 +29,9 @@ pub(super) fn reading(planned: &[PlannedVolume]) -> Reading {
 
 /// About how many blocks are read of all.
 pub(super) async fn expected_blocks(planned: &[PlannedVolume]) -> Result<u64, TransferError> {
-    let counts = planned.iter().map(|volume| volume.source.expected_blocks());
+    let counts = planned.iter().map(|PlannedVolume { read, source }| async move {
+        source.expected_blocks().await.map_err(|error| listing(&read.volume, &read.snapshot, error))
+    });
     Ok(try_join_all(counts).await?.iter().sum())
 }
 
@@ -58,7 +60,10 @@ pub(super) async fn plan(
         };
         let (source, base) = match opened {
             Some((source, base)) => (source, Some(base)),
-            None => (EbsSnapshotSource::open(reader, snapshot).await?, None),
+            None => {
+                let opened = EbsSnapshotSource::open(reader, snapshot).await;
+                (opened.map_err(|error| listing(volume, snapshot, error))?, None)
+            }
         };
         let read = ReadVolume {
             volume: volume.clone(),
@@ -91,8 +96,12 @@ async fn open_against(
             context.note(true, format!("{volume}: {error}: reading it in full")).await?;
             Ok(None)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(listing(volume, snapshot, error)),
     }
+}
+
+fn listing(volume: &VolumeId, snapshot: &SnapshotId, error: impl Into<TransferError>) -> TransferError {
+    error.into().context(format!("list the blocks of {volume} in {snapshot}"))
 }
 
 async fn known_bases(

@@ -95,6 +95,10 @@ pub(super) async fn run(
             let zone = &seen.config.availability_zone;
             let restored =
                 boxed(|| restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags)).await?;
+            // The last moment at which the instance is as it was.
+            if context.stop.token().is_cancelled() {
+                return Err(TransferError::cancelled());
+            }
             let swap = restore_in_place::plan(&seen, &origin.meta, &restored)?;
             marks.save(context, |checkpoint| checkpoint.swap = Some(swap.clone())).await?;
             let made =

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use futures::{StreamExt as _, stream};
 use snapferry_aws::ec2::{self, SnapshotPhase};
 use snapferry_aws::{Account, EbsSnapshotTarget, NewSnapshot, start_snapshot};
 use snapferry_transfer::{HighWater, TransferError, boxed};
@@ -100,20 +99,18 @@ pub(super) async fn all(
         marks.save(context, |checkpoint| checkpoint.transport = Some(transport)).await?;
     }
     context.enter("write");
-    let write = stream::iter(chosen)
-        .map(|one| async move {
-            let content = origin.content(context, &one).await?;
-            let Chosen { volume, config, .. } = one;
-            let what = ToStage { recovery_point: spec.recovery_point, content, volume, config };
-            match transport {
-                Transport::EbsDirect => boxed(|| stage(context, account, what, marks)).await,
-                Transport::HotAdd | Transport::Import => {
-                    boxed(|| write::stage(context, transport, account, what, marks)).await
-                }
+    let write = chosen.into_iter().map(|one| async move {
+        let content = origin.content(context, &one).await?;
+        let Chosen { volume, config, .. } = one;
+        let what = ToStage { recovery_point: spec.recovery_point, content, volume, config };
+        match transport {
+            Transport::EbsDirect => boxed(|| stage(context, account, what, marks)).await,
+            Transport::HotAdd | Transport::Import => {
+                boxed(|| write::stage(context, transport, account, what, marks)).await
             }
-        })
-        .buffered(VOLUMES_AT_ONCE);
-    marks.while_keeping(context, Box::pin(context.making.all(write))).await
+        }
+    });
+    marks.while_keeping(context, Box::pin(context.making.all(VOLUMES_AT_ONCE, write))).await
 }
 
 /// Writes one volume into a snapshot and completes it.

@@ -11,7 +11,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, stream};
 use snapferry_aws::{Account, EbsSnapshotSource, ec2};
 use snapferry_media_agent::client::{MediaClient, Opened, Session};
 use snapferry_transfer::{
@@ -193,19 +192,17 @@ pub(super) async fn store(
     context.remember_session(&session);
     context.enter("read");
     let sealer = Arc::new(Sealer::new(&context.spec.keys).compressing(context.shared.compress));
-    let volumes = stream::iter(planned)
-        .map(|volume| {
-            let (session, sealer, owner) = (Arc::clone(&session), Arc::clone(&sealer), &what.owner);
-            async move {
-                let of = (&volume.read.volume, &volume.read.snapshot);
-                let listing = Arc::<EbsSnapshotSource>::clone(&volume.source);
-                let reader = Reader::open(context, transport, owner, of, listing).await?;
-                read_volume(context, media, &session, sealer, &volume, reader.source()).await?;
-                reader.close(context).await
-            }
-        })
-        .buffer_unordered(VOLUMES_AT_ONCE);
-    boxed(|| context.making.all(volumes)).await?;
+    let volumes = planned.into_iter().map(|volume| {
+        let (session, sealer, owner) = (Arc::clone(&session), Arc::clone(&sealer), &what.owner);
+        async move {
+            let of = (&volume.read.volume, &volume.read.snapshot);
+            let listing = Arc::<EbsSnapshotSource>::clone(&volume.source);
+            let reader = Reader::open(context, transport, owner, of, listing).await?;
+            read_volume(context, media, &session, sealer, &volume, reader.source()).await?;
+            reader.close(context).await
+        }
+    });
+    boxed(|| context.making.all(VOLUMES_AT_ONCE, volumes)).await?;
 
     context.enter("seal");
     let metadata =

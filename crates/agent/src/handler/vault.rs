@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, stream};
 use snapferry_aws::ec2::{self, NewCopy};
 use snapferry_aws::{Account, KeyUse, Probe, SessionScope, kms};
 use snapferry_transfer::{ErrorClass, TransferError};
@@ -225,23 +224,21 @@ async fn share_for_copies(
     taken: &[TakenSnapshot],
 ) -> Result<Vec<TakenSnapshot>, TransferError> {
     context.enter("share");
-    let shared = stream::iter(taken.iter().cloned())
-        .map(|mut one| async move {
-            let label = one.volume.as_str();
-            let started = context.ledger.existing(ObjectKind::Snapshot, Purpose::Vault, label).await;
-            if started.is_some_and(|entry| entry.state != LedgerState::Intended) {
-                return Ok(one);
-            }
-            let copy = transit::copy_unshareable(context, tenant, &one.volume, &one.snapshot).await?;
-            if let Some(copy) = copy {
-                one.snapshot = copy.snapshot;
-            }
-            let source = std::slice::from_ref(&one.snapshot);
-            share::for_transport(context, tenant, source, service.account()).await?;
-            Ok(one)
-        })
-        .buffered(COPIES_AT_ONCE);
-    context.making.all(shared).await
+    let shared = taken.iter().cloned().map(|mut one| async move {
+        let label = one.volume.as_str();
+        let started = context.ledger.existing(ObjectKind::Snapshot, Purpose::Vault, label).await;
+        if started.is_some_and(|entry| entry.state != LedgerState::Intended) {
+            return Ok(one);
+        }
+        let copy = transit::copy_unshareable(context, tenant, &one.volume, &one.snapshot).await?;
+        if let Some(copy) = copy {
+            one.snapshot = copy.snapshot;
+        }
+        let source = std::slice::from_ref(&one.snapshot);
+        share::for_transport(context, tenant, source, service.account()).await?;
+        Ok(one)
+    });
+    context.making.all(COPIES_AT_ONCE, shared).await
 }
 
 async fn copy_all(
@@ -253,15 +250,13 @@ async fn copy_all(
 ) -> Result<VaultMeta, TransferError> {
     context.enter("copy");
     let owner = owner_of_copies(context, tenant, vault).await?;
-    let copies = stream::iter(taken.iter().cloned())
-        .map(|one| {
-            let tags = tags_of(config, &one.volume);
-            let from = tenant.region();
-            let owner = &owner;
-            async move { copy(context, owner, from, vault, &one, tags).await }
-        })
-        .buffered(COPIES_AT_ONCE);
-    let copies = context.making.all(copies).await?;
+    let copies = taken.iter().cloned().map(|one| {
+        let tags = tags_of(config, &one.volume);
+        let from = tenant.region();
+        let owner = &owner;
+        async move { copy(context, owner, from, vault, &one, tags).await }
+    });
+    let copies = context.making.all(COPIES_AT_ONCE, copies).await?;
     Ok(VaultMeta {
         account: owner.account().clone(),
         region: owner.region().clone(),
