@@ -408,6 +408,23 @@ async fn the_command_line_says_what_would_go_and_why_and_it_goes_only_when_that_
     assert_eq!(table.matches("would be removed").count(), would_go.len(), "{table}");
     assert_eq!(rig.holdings(), holdings, "looking has removed something");
 
+    // What cannot be removed is told, and stays.
+    rig.deny_service(&["ec2:*", "s3:*"]);
+    let answer = shell.run(&["ledger", "reap", "--output", "json"]).await.unwrap();
+    // What was meant to be made and never was is nothing to remove.
+    let told = format!("{} of {} objects could not be removed", expected.len(), would_go.len());
+    assert!(answer.code == 1 && answer.stderr.contains(&told), "{answer:#?}");
+    let lines: Value = serde_json::from_str(&answer.stdout).unwrap();
+    let (failed, never_made): (Vec<&Value>, Vec<&Value>) =
+        lines.as_array().unwrap().iter().partition(|line| line["removed"] == false);
+    assert_eq!(ids(never_made), BTreeSet::new());
+    for line in &failed {
+        assert!(line["error"].as_str().unwrap().contains(SERVICE), "{line:#}");
+    }
+    assert_eq!(ids(failed), expected);
+    assert_eq!(rig.holdings(), holdings, "something was removed");
+    rig.deny_service(&[]);
+
     let went = shell.json(&["ledger", "reap"]).await.unwrap();
     for line in went.as_array().unwrap() {
         assert!(line["removed"] == true && line["error"].is_null(), "{line:#}");

@@ -1,6 +1,6 @@
 //! `snapferry ledger …`
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use snapferry_api::Client;
 use snapferry_api::ledger::{LedgerLine, LedgerQuery, Reap};
 
@@ -24,7 +24,14 @@ pub(super) async fn run(client: &Client, format: Format, verb: &Ledger) -> Resul
                     (None, false) => "would be removed".to_owned(),
                 };
                 row(&one.line).into_iter().chain([outcome]).collect()
-            })
+            })?;
+            let n_failed = reaped.lines.iter().filter(|one| one.error.is_some()).count();
+            ensure!(
+                n_failed == 0,
+                "{n_failed} of {} objects could not be removed; the reasons are in their lines, and the scheduler tries again",
+                reaped.lines.len()
+            );
+            Ok(())
         }
     }
 }
