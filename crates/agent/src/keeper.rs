@@ -15,7 +15,7 @@ use crate::context::TaskContext;
 use crate::lease::{Desired, SoFar};
 use crate::stop::StopReason;
 
-/// Bytes of the log that go with a renewal: a scheduler may get some of ten thousand tasks in a lease's time.
+/// Bytes of the log that go with a renewal: ten thousand tasks may send that several times in each lease.
 const MAX_LOG_BYTES: usize = 4 << 10;
 
 /// Renews until `done`. `granted_at` is when the claim was sent.

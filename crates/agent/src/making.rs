@@ -3,7 +3,6 @@
 //! That is of objects which get their name when they are made, and of shares; what has its name before (objects in S3,
 //! attachments) is found by it later, too.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{StreamExt as _, stream};
@@ -38,8 +37,8 @@ impl Making {
         if self.is_over.load(Ordering::SeqCst) { Err(TransferError::cancelled()) } else { Ok(under_way) }
     }
 
-    /// The results of all, so many of which work at a time, in their order. The first error, of whichever, ends the rest, as
-    /// soon as nothing is being made any more; from then on nothing is.
+    /// Runs all, `at_once` at a time, and answers their results in the order given. The first error, of whichever, ends the
+    /// rest as soon as nothing is being made any more; from then on nothing is.
     ///
     /// # Errors
     /// The first.
@@ -51,10 +50,10 @@ impl Making {
         let numbered = volumes.into_iter().enumerate();
         let results = stream::iter(numbered.map(|(n, volume)| async move { (n, volume.await) }));
         let mut results = std::pin::pin!(results.buffer_unordered(at_once));
-        let mut done = BTreeMap::new();
+        let mut done = Vec::new();
         while let Some((n, result)) = results.next().await {
             match result {
-                Ok(one) => drop(done.insert(n, one)),
+                Ok(one) => done.push((n, one)),
                 Err(error) => {
                     self.is_over.store(true, Ordering::SeqCst);
                     let mut under_way = self.under_way.subscribe();
@@ -66,7 +65,8 @@ impl Making {
                 }
             }
         }
-        Ok(done.into_values().collect())
+        done.sort_by_key(|(n, _)| *n);
+        Ok(done.into_iter().map(|(_, one)| one).collect())
     }
 }
 

@@ -410,7 +410,7 @@ pub struct Attempt {
     /// What it did, in order, and for how long.
     #[serde(default)]
     pub phases: Vec<Phase>,
-    /// The last lines of its agent's log; empty when it succeeded. Of an agent that was lost they are as of its last
+    /// The last lines of its agent's log; empty when it succeeded or yielded. Of an agent that was lost they are as of its last
     /// renewal, and so are the phases. Never told to tenants.
     #[serde(default)]
     pub log_excerpt: String,

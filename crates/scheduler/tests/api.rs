@@ -87,6 +87,16 @@ async fn a_backup_from_request_to_recovery_point() {
     assert_eq!(shown.summary.media_agent, Some(rig.media_agent));
     let listed = operator.recovery_points(&RecoveryPointQuery::default()).await.unwrap();
     assert_eq!(listed.items, [shown.summary]);
+
+    let metrics = reqwest::Client::new().get(format!("{}/metrics", rig.url)).bearer_auth(OPERATOR);
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    for line in [
+        "# TYPE snapferry_scheduler_tasks gauge",
+        "snapferry_scheduler_claims_total{verdict=\"granted\"} 1",
+        "snapferry_scheduler_offers_published_total{outcome=\"confirmed\"} 1",
+    ] {
+        assert!(metrics.lines().any(|one| one == line), "{line} is not in:\n{metrics}");
+    }
     rig.stop().await;
 }
 
@@ -340,13 +350,6 @@ async fn new_work_is_checked_and_only_operators_choose_machines() {
         ),
         (
             format!(
-                r#"{{"kind":"replication","hypervisor":"{acme}","from":"vmware","machines":["a"],"transport":"hot_add"}}"#
-            ),
-            400,
-            "may not use another account",
-        ),
-        (
-            format!(
                 r#"{{"kind":"restore","recovery_point":"{point}","target":{{"kind":"disk_image","folder":"a/../b"}}}}"#
             ),
             400,
@@ -372,5 +375,70 @@ async fn new_work_is_checked_and_only_operators_choose_machines() {
     assert_eq!(code(viewer.reconcile(acme).await), ProblemCode::Forbidden);
     assert_eq!(code(own.reconcile(service).await), ProblemCode::NotFound);
     assert_eq!(code(operator.reconcile(service).await), ProblemCode::InvalidRequest);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn replication_and_conversion_are_refused_with_the_reason_and_the_way_out() {
+    const FOREIGN: [&str; 4] = [
+        "may not use another account's resources",
+        "use EBS direct",
+        "or an access node in the target account without the option",
+        "this version does no replication or conversion yet",
+    ];
+    const NOT_YET: [&str; 2] = ["not available yet", "the rules allow it, this version does not do it"];
+    const NOTHING_TO_CONVERT: [&str; 2] =
+        ["comes from another vendor", "already use replication or a restore"];
+    let rig = Rig::start().await;
+    let (service, acme) = rig.accounts().await;
+    let raw = reqwest::Client::new();
+    let refused = async |token: &str, path: &str, body: String| {
+        let request = raw.post(format!("{}{path}", rig.url)).bearer_auth(token);
+        let response = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        let problem: snapferry_api::Problem = response.json().await.unwrap();
+        (problem.status, problem.detail)
+    };
+    for (kind, vendor, foreign, other) in [
+        ("replication", "amazon", &FOREIGN[..], &NOT_YET[..]),
+        ("replication", "vmware", &FOREIGN[..], &NOT_YET[..]),
+        ("conversion", "vmware", &FOREIGN[..], &NOT_YET[..]),
+        ("conversion", "amazon", &NOTHING_TO_CONVERT[..], &NOTHING_TO_CONVERT[..]),
+    ] {
+        let name = if vendor == "amazon" { "Amazon" } else { "VMware" };
+        let from = format!("{kind} from {name} to Amazon");
+        for (transport, sentences) in
+            [("hot_add", foreign), ("import", foreign), ("ebs_direct", other), ("automatic", other)]
+        {
+            let body = format!(
+                r#"{{"work":{{"kind":"{kind}","hypervisor":"{acme}","from":"{vendor}","machines":["a"],"transport":"{transport}"}}}}"#
+            );
+            // The tenant's own token is told the same.
+            for token in [OPERATOR, TENANT] {
+                let (status, why) = refused(token, "/v1/jobs", body.clone()).await;
+                assert_eq!(status, 400, "{body}: {why}");
+                for sentence in sentences {
+                    assert!(why.contains(sentence), "{body}: {sentence} is not in: {why}");
+                }
+                if sentences != NOTHING_TO_CONVERT {
+                    assert!(why.contains(&from), "{body}: {why}");
+                }
+                let is_by = sentences == NOT_YET;
+                assert_eq!(why.contains(&format!("{from}, by EBS direct")), is_by, "{body}: {why}");
+            }
+        }
+    }
+    let into_service = format!(
+        r#"{{"work":{{"kind":"replication","hypervisor":"{service}","from":"amazon","machines":["a"],"transport":"hot_add"}}}}"#
+    );
+    let (status, why) = refused(OPERATOR, "/v1/jobs", into_service).await;
+    assert!(status == 400 && why.contains("is an admin hypervisor; name a tenant"), "{status}: {why}");
+
+    // A tenant with an access node of its own, which the way out speaks of, is none that the API knows yet.
+    let own = r#"{"name":"own","account":"333333333333","regions":["eu-central-1"],"role":{"kind":"tenant",
+        "sign_in":{"kind":"access_key","access_key_id":"AKIAAAAAAAAAAAAAAAAA","secret_access_key":"x"}}}"#;
+    let (status, why) = refused(OPERATOR, "/v1/hypervisors", own.to_owned()).await;
+    assert!(status == 400 && why.contains("use_admin_account_resources"), "{status}: {why}");
+    let jobs = rig.client(OPERATOR).jobs(&JobQuery::default()).await.unwrap().items;
+    assert!(jobs.is_empty(), "{jobs:?}");
     rig.stop().await;
 }

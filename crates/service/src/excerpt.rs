@@ -117,7 +117,9 @@ impl Ring {
     }
 
     fn push(&mut self, line: String) {
-        let mut line = format!("{:.3} {}", self.began.elapsed().as_secs_f64(), line.replace('\n', " "));
+        // One line, whoever shows or stores it.
+        let line = line.replace(char::is_control, " ");
+        let mut line = format!("{:.3} {line}", self.began.elapsed().as_secs_f64());
         line.truncate(line.floor_char_boundary(MAX_LINE_BYTES));
         self.bytes += line.len() + 1;
         self.lines.push_back(line);
@@ -156,7 +158,7 @@ mod tests {
             tracing::info!("outside");
             other.in_scope(|| tracing::info!("of another"));
             one.in_scope(|| {
-                tracing::info!(volume = "vol-1", "first\nline");
+                tracing::info!(volume = "vol-1", "first\nline\0\u{1b}[2J");
                 tracing::info_span!("below").in_scope(|| tracing::warn!("second"));
                 tracing::debug!("too fine");
                 tracing::info!(target: "aws_smithy_runtime", "of a library");
@@ -166,7 +168,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(
-            lines[0].ends_with("INFO snapferry_service::excerpt::tests: first line volume=vol-1"),
+            lines[0].ends_with("INFO snapferry_service::excerpt::tests: first line  [2J volume=vol-1"),
             "{text}"
         );
         assert!(lines[1].ends_with("WARN snapferry_service::excerpt::tests: second"), "{text}");

@@ -19,6 +19,8 @@ const SHOWN_OF_JOB: i64 = 2_000;
 const MAX_PHASES: usize = 100;
 /// Longest log excerpt, in characters.
 const MAX_EXCERPT: usize = 16 << 10;
+/// The same of an attempt that goes on: some of it comes with each of its renewals.
+const MAX_EXCERPT_SO_FAR: usize = 4 << 10;
 
 /// What an agent tells of an attempt: at its end, and until then with each renewal of its lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub(super) async fn keep_so_far(
     .bind(row.id.to_string())
     .bind(super::row::big(row.fence.epoch))
     .bind(to_json(&first_phases(report)))
-    .bind(last_lines(report))
+    .bind(last_lines(report, MAX_EXCERPT_SO_FAR))
     .execute(conn)
     .await?;
     Ok(())
@@ -74,9 +76,10 @@ fn first_phases(report: &AttemptReport) -> &[Phase] {
     report.phases.get(..MAX_PHASES).unwrap_or(&report.phases)
 }
 
-fn last_lines(report: &AttemptReport) -> String {
-    let skipped = report.log_excerpt.chars().count().saturating_sub(MAX_EXCERPT);
-    report.log_excerpt.chars().skip(skipped).collect()
+/// The end of the log. PostgreSQL has no text with NUL in it.
+fn last_lines(report: &AttemptReport, most: usize) -> String {
+    let skipped = report.log_excerpt.chars().count().saturating_sub(most);
+    report.log_excerpt.chars().skip(skipped).map(|char| if char == '\0' { ' ' } else { char }).collect()
 }
 
 /// Notes the end of the attempt of `row`, which was started under its epoch. Repeating it changes nothing.
@@ -102,7 +105,7 @@ pub(super) async fn add(
     .bind(error.map(to_json))
     .bind(to_json(report.progress.as_ref().unwrap_or(&row.progress)))
     .bind(to_json(&first_phases(report)))
-    .bind(last_lines(report))
+    .bind(last_lines(report, MAX_EXCERPT))
     .execute(&mut *conn)
     .await?;
     sqlx::query("DELETE FROM attempt_so_far WHERE task_id = $1")

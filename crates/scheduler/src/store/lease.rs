@@ -139,12 +139,16 @@ impl Store {
         let mut after = before.clone();
         after.apply(TaskEvent::Renewed, self.clock.wall_ms())?;
         after.progress = so_far.progress.clone().unwrap_or(after.progress);
-        if after != before {
+        let is_changed = after != before;
+        if is_changed {
             task::save(&mut tx, &before, &after).await?;
         }
-        history::keep_so_far(&mut tx, &after, &so_far).await?;
-        tx.commit().await?;
-        if after != before {
+        // Of a task that waits only the time of its last phase is new.
+        if is_changed || !so_far.log_excerpt.is_empty() {
+            history::keep_so_far(&mut tx, &after, &so_far).await?;
+            tx.commit().await?;
+        }
+        if is_changed {
             self.changed(after.job);
         }
         Ok(after.desired)

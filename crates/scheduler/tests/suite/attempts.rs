@@ -121,9 +121,15 @@ pub(crate) async fn what_a_lost_attempt_told_is_kept(url: String) {
         assert!(world.store.suspect(leased(spec, TaskState::Running)).await.unwrap());
         world.store.give_up(leased(spec, TaskState::Suspect), &LIMITS).await.unwrap().unwrap();
     };
-    world.store.renew(spec.task, spec.fence, so_far(&["start"], "0.1 begins\n")).await.unwrap();
-    // Nothing more was logged meanwhile.
-    world.store.renew(spec.task, spec.fence, so_far(&["start", "read"], "")).await.unwrap();
+    // A character that not every database has, and no more of the log than is for an attempt that goes on.
+    let log = format!("{}0.1 begins\0\n", "x".repeat(4 << 10));
+    world.store.renew(spec.task, spec.fence, so_far(&["start"], &log)).await.unwrap();
+    // Nothing more was logged meanwhile, but it is further.
+    let further = AttemptReport {
+        progress: Some(Progress { blocks_done: 8, ..Progress::default() }),
+        ..so_far(&["start", "read"], "")
+    };
+    world.store.renew(spec.task, spec.fence, further).await.unwrap();
     lose(&spec).await;
     // It never told anything, and has nothing of the one before.
     lose(&next_attempt(&world).await).await;
@@ -138,10 +144,11 @@ pub(crate) async fn what_a_lost_attempt_told_is_kept(url: String) {
         .iter()
         .map(|one| (one.phases.iter().map(|phase| phase.name.as_str()).collect(), one.log_excerpt.as_str()))
         .collect();
+    let kept = format!("{}0.1 begins \n", "x".repeat((4 << 10) - 12));
     let expected =
-        [(vec!["start", "read"], "0.1 begins\n"), (vec![], ""), (vec!["start"], "0.2 begins again\n")];
+        [(vec!["start", "read"], kept.as_str()), (vec![], ""), (vec!["start"], "0.2 begins again\n")];
     assert_eq!(told, expected);
-    assert_eq!(job.tasks[0].history[0].progress.blocks_done, 7);
+    assert_eq!(job.tasks[0].history[0].progress.blocks_done, 8);
 }
 
 pub(crate) async fn a_suspect_comes_back(url: String) {
