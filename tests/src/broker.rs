@@ -8,7 +8,9 @@ use snapferry_testkit::{Broker, VirtualHost};
 pub enum TestBroker {
     /// Of the shared one.
     Shared(VirtualHost),
-    /// Its own.
+    /// Its own, because there is none to share.
+    Alone(Box<Broker>),
+    /// Its own, as it was asked for.
     Own(Box<Broker>),
 }
 
@@ -18,10 +20,12 @@ impl TestBroker {
     /// # Errors
     /// What did not start.
     pub async fn start(is_own: bool) -> Result<Self> {
-        let shared = if is_own { None } else { VirtualHost::make()? };
-        Ok(match shared {
+        if is_own {
+            return Ok(Self::Own(Box::new(Broker::start().await?)));
+        }
+        Ok(match VirtualHost::make()? {
             Some(host) => Self::Shared(host),
-            None => Self::Own(Box::new(Broker::start().await?)),
+            None => Self::Alone(Box::new(Broker::start().await?)),
         })
     }
 
@@ -30,7 +34,7 @@ impl TestBroker {
     pub fn url(&self) -> String {
         match self {
             Self::Shared(host) => host.url(),
-            Self::Own(broker) => broker.url(),
+            Self::Alone(broker) | Self::Own(broker) => broker.url(),
         }
     }
 
@@ -40,7 +44,9 @@ impl TestBroker {
     /// When it was not asked for.
     pub fn own(&mut self) -> Result<&mut Broker> {
         match self {
-            Self::Shared(_) => bail!("others have this broker, too: ask for one of its own (`own_broker`)"),
+            Self::Shared(_) | Self::Alone(_) => {
+                bail!("others may have this broker, too: ask for one of its own (`own_broker`)")
+            }
             Self::Own(broker) => Ok(broker),
         }
     }

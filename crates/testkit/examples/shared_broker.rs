@@ -2,12 +2,12 @@
 
 use std::io::Read as _;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use snapferry_testkit::SharedBroker;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let broker = SharedBroker::start().await?;
+    let mut broker = SharedBroker::start().await?;
     #[allow(clippy::print_stdout, reason = "this is what it is for")]
     {
         println!("{}", broker.addresses());
@@ -16,6 +16,7 @@ async fn main() -> Result<()> {
     tokio::select! {
         closed = until_closed => drop(closed?),
         interrupted = tokio::signal::ctrl_c() => interrupted?,
+        log = broker.ended() => bail!("the broker that the tests share ended by itself:\n{}", log?),
     }
     drop(broker);
     // What may still read the input must not be waited for.

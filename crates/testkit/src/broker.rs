@@ -21,6 +21,7 @@ use crate::wait::eventually;
 const START_BOUND: Duration = Duration::from_secs(120);
 const STOP_BOUND: Duration = Duration::from_secs(60);
 const CTL_BOUND: Duration = Duration::from_secs(60);
+const WATCH_PERIOD: Duration = Duration::from_millis(500);
 
 /// How a broker differs from the usual.
 #[derive(Debug, Clone, Default)]
@@ -190,6 +191,20 @@ impl Broker {
     /// When it does not run.
     pub fn sigcont(&mut self) -> Result<()> {
         self.server.as_mut().context("the broker is not running")?.sigcont()
+    }
+
+    /// Waits until it has ended by itself; answers the end of its log.
+    ///
+    /// # Errors
+    /// When it was stopped, or its log cannot be read.
+    pub async fn ended(&mut self) -> Result<String> {
+        let server = self.server.as_mut().context("the broker is not running")?;
+        while server.status()?.is_none() {
+            tokio::time::sleep(WATCH_PERIOD).await;
+        }
+        let log = server.log()?;
+        let from = log.len().saturating_sub(4 << 10);
+        Ok(log.get(log.ceil_char_boundary(from)..).unwrap_or_default().to_owned())
     }
 
     /// Stops it in an orderly way and starts it again on the same port and data.

@@ -1,5 +1,5 @@
-//! Real brokers, databases, processes and networks for tests: each starts on free loopback ports in a folder of its
-//! own, is stopped by its own process id, and is gone when its value is dropped.
+//! Real brokers, databases, processes and networks for tests: each, but for virtual hosts, starts on free loopback ports in
+//! a folder of its own, is stopped by its own process id, and is gone when its value is dropped.
 //!
 //! | module | noun |
 //! |---|---|

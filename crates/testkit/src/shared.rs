@@ -4,7 +4,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,10 +17,9 @@ pub const SHARED_BROKER: &str = "SNAPFERRY_TEST_BROKER";
 
 const START_BOUND: Duration = Duration::from_secs(60);
 const CALL_BOUND: Duration = Duration::from_secs(30);
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// `guest:guest`, which RabbitMQ knows from the start.
 const SIGN_IN: &str = "Z3Vlc3Q6Z3Vlc3Q=";
-
-static N_HOSTS: AtomicU32 = AtomicU32::new(0);
 
 /// A broker with its management API, by which virtual hosts are made.
 #[derive(Debug)]
@@ -47,6 +45,14 @@ impl SharedBroker {
         let answers = || async { call(api, "GET", "/api/vhosts", "").is_ok() };
         eventually(START_BOUND, "RabbitMQ's management API answers", answers).await?;
         Ok(Self { broker, api })
+    }
+
+    /// Waits until it has ended, which it does not while all is well; answers the end of its log.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn ended(&mut self) -> Result<String> {
+        self.broker.ended().await
     }
 
     /// Where it listens, for [`SHARED_BROKER`]: `<AMQP address>,<API address>`.
@@ -75,7 +81,8 @@ impl VirtualHost {
         let Ok(addresses) = told else { return Ok(None) };
         let (amqp, api) =
             addresses.split_once(',').with_context(|| format!("{SHARED_BROKER}={addresses}"))?;
-        let name = format!("test-{}-{}", process::id(), N_HOSTS.fetch_add(1, Ordering::Relaxed));
+        // A process id may come again, and what a killed test had is still there.
+        let name = format!("test-{}-{:016x}", process::id(), rand::random::<u64>());
         let host = Self { amqp: amqp.parse()?, api: api.parse()?, name };
         let name = &host.name;
         call(host.api, "PUT", &format!("/api/vhosts/{name}"), "{}")?;
@@ -100,20 +107,21 @@ impl Drop for VirtualHost {
     }
 }
 
-/// A call of the management API that must succeed. It blocks for some milliseconds.
+/// A call of the management API that must succeed. It blocks, as a rule for some milliseconds.
 fn call(api: SocketAddr, method: &str, path: &str, body: &str) -> Result<()> {
     let what = || format!("{method} {path} at {api}");
     let ask = || -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&api, CALL_BOUND)?;
         stream.set_read_timeout(Some(CALL_BOUND))?;
-        write!(
-            stream,
+        stream.set_write_timeout(Some(CALL_BOUND))?;
+        let question = format!(
             "{method} {path} HTTP/1.1\r\nHost: {api}\r\nAuthorization: Basic {SIGN_IN}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
-        )?;
+        );
+        stream.write_all(question.as_bytes())?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
+        stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = ask().with_context(what)?;

@@ -32,6 +32,7 @@ const NEEDS: &[Need] = &[
         any_of: &["/usr/bin/qemu-img", "/usr/local/bin/qemu-img"],
         package: "qemu-utils",
     },
+    Need { what: "OpenSSL", any_of: &["/usr/bin/openssl", "/usr/local/bin/openssl"], package: "openssl" },
     Need { what: "losetup", any_of: &["/sbin/losetup", "/usr/sbin/losetup"], package: "mount" },
     Need { what: "NTFS tools", any_of: &["/sbin/mkntfs", "/usr/sbin/mkntfs"], package: "ntfs-3g" },
 ];

@@ -21,13 +21,15 @@ pub(crate) fn run(fast: bool, filter: &[String]) -> Result<()> {
     // Tests of whole processes start the programs from the target folder. All targets at once: one set of features,
     // so that no dependency is built twice.
     run::cargo(&["build", "--workspace", "--all-targets"])?;
-    let broker = Broker::start()?;
+    let mut broker = Broker::start()?;
     let python = python.to_string_lossy();
     let environment = [("SNAPFERRY_TEST_PYTHON", &*python), ("SNAPFERRY_TEST_BROKER", &broker.addresses)];
-    nextest("all()", filter, &environment)
+    let tested = nextest("all()", filter, &environment);
+    let stopped = broker.stop();
+    tested.and(stopped)
 }
 
-/// The broker that the tests of whole processes share; it ends with this value, or with this process.
+/// The broker that the tests of whole processes share; it ends when it is stopped, and with this process.
 struct Broker {
     child: Child,
     addresses: String,
@@ -45,15 +47,14 @@ impl Broker {
         ensure!(!broker.addresses.is_empty(), "the broker for the tests did not start");
         Ok(broker)
     }
-}
 
-impl Drop for Broker {
-    fn drop(&mut self) {
+    /// Fails when it had ended before.
+    fn stop(&mut self) -> Result<()> {
         // It ends when its input does.
         drop(self.child.stdin.take());
-        if let Err(error) = self.child.wait() {
-            eprintln!("the broker for the tests: {error}");
-        }
+        let status = self.child.wait().context("wait for the broker of the tests")?;
+        ensure!(status.success(), "the broker of the tests ended with {status} before they did");
+        Ok(())
     }
 }
 
