@@ -14,7 +14,7 @@
 //! | `PUT keys` | `{"arn":…,"state":"Enabled"\|"Disabled"\|"PendingDeletion","policy":{…}}`, the last two optional |
 //! | `POST access-nodes` | `{"account":…,"region":…,"instance":…,"device_dir":…}`: volumes attached to the instance become block devices of this machine, linked in the folder |
 //! | `POST key-pairs` | `{"account":…,"region":…,"name":…}`; RunInstances then refuses the account's other names |
-//! | `POST marks` | `{"id":…,"product_codes":[…],"outpost":…,"is_failed":…}` of a volume, a snapshot or an instance: Marketplace codes, ARN of the Outpost, a volume's state `error` |
+//! | `POST marks` | `{"id":…,"product_codes":[…],"outpost":…,"is_failed":…}` of a volume, a snapshot, an instance or a subnet: Marketplace codes, ARN of the Outpost, a volume's state `error` |
 //! | `POST volumes/{id}/content?offset=` | the body into the volume |
 //! | `GET volumes/{id}/content?offset=&length=` | bytes of the volume |
 //! | `GET volumes/{id}/map` | the ranges that have data |

@@ -137,7 +137,9 @@ async fn stage(
         async move { Ok(vec![start_snapshot(account, &request).await?.into()]) }
     };
     let what = (ObjectKind::Snapshot, Purpose::RestoreStaging, name.as_str());
-    let entry = objects::ensure(context, account, what, start).await?;
+    let entry = objects::ensure(context, account, what, start)
+        .await
+        .map_err(|error| error.context(format!("start the snapshot to write {name} into")))?;
     let snapshot: SnapshotId = parse_one(&entry)?;
     if entry.state == LedgerState::Made && is_completed(account, &snapshot).await? {
         return Ok(Staged { config, snapshot, is_rekeyed: false });

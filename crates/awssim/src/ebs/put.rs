@@ -20,7 +20,12 @@ pub(super) async fn snapshot_block(
 ) -> Result<Response<ReplyBody>, EbsError> {
     let id = &request.route.snapshot_id;
     let index = request.route.block_index.unwrap_or_default();
-    request.writable(id)?;
+    let patience = Duration::from_secs(request.faults().behaviour().write_timeout_seconds);
+    if let Err(refusal) = request.writable(id) {
+        // Who still sends the block would see the connection break, and not this answer.
+        let _thrown_away = tokio::time::timeout(patience, receive(body)).await;
+        return Err(refusal);
+    }
     let claimed = claimed_checksum(&request.headers)?;
     let length = header(&request.headers, "x-amz-data-length").unwrap_or_default();
     if length != BLOCK_LEN.to_string() {
@@ -36,7 +41,6 @@ pub(super) async fn snapshot_block(
         let message = format!("The content encoding {encoding} is not supported.");
         return Err(EbsError::validation("INVALID_CONTENT_ENCODING", message));
     }
-    let patience = Duration::from_secs(request.faults().behaviour().write_timeout_seconds);
     let data = tokio::time::timeout(patience, receive(body)).await.map_err(|_| {
         EbsError::validation("WRITE_REQUEST_TIMEOUT", "The block's data did not arrive in time.")
     })??;

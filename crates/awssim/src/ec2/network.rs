@@ -95,6 +95,7 @@ pub(super) fn subnets(call: &Call<'_>) -> Result<String, Refusal> {
             xml.text("availableIpAddressCount", 250 - subnet.last_host.min(250));
             xml.text("availabilityZone", &subnet.zone);
             xml.text("defaultForAz", true);
+            xml.maybe("outpostArn", subnet.marks.outpost.as_deref());
         });
         xml.maybe("nextToken", next);
     }))

@@ -68,7 +68,7 @@ impl World {
         });
     }
 
-    /// Marks a volume, a snapshot or an instance, in place of what it was marked with.
+    /// Marks a volume, a snapshot, an instance or a subnet, in place of what it was marked with.
     ///
     /// # Errors
     /// When there is no resource of that id.
@@ -77,9 +77,10 @@ impl World {
             let place = match id.split('-').next() {
                 Some("vol") => state.volumes.get_mut(id).map(|one| &mut one.marks),
                 Some("snap") => state.snapshots.get_mut(id).map(|one| &mut one.marks),
+                Some("subnet") => state.subnets.get_mut(id).map(|one| &mut one.marks),
                 _ => state.instances.get_mut(id).map(|one| &mut one.marks),
             };
-            *place.ok_or_else(|| format!("there is no volume, snapshot or instance {id}"))? = marks;
+            *place.ok_or_else(|| format!("there is no volume, snapshot, instance or subnet {id}"))? = marks;
             Ok(())
         })
     }

@@ -59,8 +59,8 @@ impl Volume {
     }
 }
 
-/// What a volume, a snapshot or an instance has mostly from outside the calls that are modelled: from an operator of the
-/// simulator, from the Marketplace, from an Outpost.
+/// What a volume, a snapshot, an instance or a subnet has mostly from outside the calls that are modelled: from an operator
+/// of the simulator, from the Marketplace, from an Outpost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Marks {
@@ -370,4 +370,7 @@ pub struct Subnet {
     pub prefix: String,
     /// Last host given out.
     pub last_host: u32,
+    /// What else it was marked with.
+    #[serde(default)]
+    pub marks: Marks,
 }

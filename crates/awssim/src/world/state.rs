@@ -10,7 +10,7 @@ use super::identity::{Key, Role, Session, User};
 use super::import::ImportTask;
 use super::kms::{Alias, Grant, KmsKey};
 use super::new_id;
-use super::resource::{Image, Instance, Snapshot, Subnet, Tags, Volume};
+use super::resource::{Image, Instance, Marks, Snapshot, Subnet, Tags, Volume};
 use crate::faults::Refusal;
 use crate::server::form::ec2_error;
 
@@ -101,6 +101,7 @@ impl State {
                     vpc: vpc.clone(),
                     prefix: format!("10.0.{index}"),
                     last_host: 9,
+                    marks: Marks::default(),
                 };
                 self.subnets.insert(id, subnet);
             }

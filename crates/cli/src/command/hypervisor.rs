@@ -46,6 +46,11 @@ fn show(format: Format, one: &Shown) -> Result<()> {
         Role::Tenant { use_admin_account_resources: Some(admin), .. } => format!("tenant of {admin}"),
         Role::Tenant { .. } => "tenant".to_owned(),
     };
+    let reader = match (&one.role, one.read_as) {
+        (Role::Admin { .. }, _) => "",
+        (Role::Tenant { .. }, ReadAs::Tenant) => "the tenant",
+        (Role::Tenant { .. }, ReadAs::Service) => "the service account",
+    };
     output::one(
         format,
         one,
@@ -55,6 +60,7 @@ fn show(format: Format, one: &Shown) -> Result<()> {
             ("role", role),
             ("account", one.account.to_string()),
             ("regions", regions(one)),
+            ("blocks read as", reader.to_owned()),
             ("endpoint", one.endpoint_url.clone().unwrap_or_default()),
             ("created", output::time(one.created_at)),
         ],

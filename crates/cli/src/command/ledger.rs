@@ -28,7 +28,7 @@ pub(super) async fn run(client: &Client, format: Format, verb: &Ledger) -> Resul
             let n_failed = reaped.lines.iter().filter(|one| one.error.is_some()).count();
             ensure!(
                 n_failed == 0,
-                "{n_failed} of {} objects could not be removed; the reasons are in their lines, and the scheduler tries again",
+                "{n_failed} of {} objects could not be removed; the reasons are in their lines",
                 reaped.lines.len()
             );
             Ok(())

@@ -126,7 +126,16 @@ async fn start(
         };
         async move { Ok(vec![ec2::import_snapshot(service, &new).await?]) }
     };
-    objects::ensure(context, service, (ObjectKind::ImportTask, Purpose::Transport, label), create).await
+    let doing = format!(
+        "import the disk image of {} into account {}, where EC2 reads it by the role {} (which is to be there, to trust \
+         vmie.amazonaws.com, and to read the bucket)",
+        what.volume.volume_id,
+        service.account(),
+        config.role.as_deref().unwrap_or("vmimport"),
+    );
+    objects::ensure(context, service, (ObjectKind::ImportTask, Purpose::Transport, label), create)
+        .await
+        .map_err(|error| error.context(doing))
 }
 
 /// A disk image in the staging folder of this node. Its name has the epoch of the attempt that began it, so that a
