@@ -62,6 +62,7 @@ pub async fn refused(rig: &Rig, job: impl Future<Output = JobId>, class: &str, w
     let made: Vec<_> = job.tasks.iter().flat_map(|task| &task.made).collect();
     assert!(made.is_empty(), "{made:?}");
     assert_eq!(rig.holdings(), before, "something was made");
+    rig.nothing_is_attached().unwrap();
     job
 }
 

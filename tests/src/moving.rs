@@ -10,7 +10,7 @@ use snapferry_testkit::eventually;
 use snapferry_types::{InstanceId, JobId, RecoveryPointId, TransportWish};
 
 use crate::instance::TestInstance;
-use crate::rig::{ACCOUNT, Rig, SERVICE};
+use crate::rig::{ACCOUNT, Rig, SERVICE, VOLUMES};
 
 /// The reaper's delay and some rounds.
 const CLEAN_BOUND: Duration = Duration::from_secs(30);
@@ -52,8 +52,7 @@ impl Rig {
         transport: TransportWish,
         kms_key_id: Option<String>,
     ) -> Result<JobId> {
-        let target = RestoreTarget::Volumes { availability_zone: None, attach: None };
-        self.restore_with(recovery_point, RestoreFrom::MediaAgent, target, transport, kms_key_id).await
+        self.restore_with(recovery_point, RestoreFrom::MediaAgent, VOLUMES, transport, kms_key_id).await
     }
 
     /// Asks for a restore from a copy to a target by a transport, under a key where one is given.
@@ -89,6 +88,14 @@ impl Rig {
             let left = self.transient(account);
             ensure!(left.is_empty(), "left in account {account}: {left:?}");
         }
+        self.nothing_is_attached()
+    }
+
+    /// Checks that the nodes have their own volumes only, and this machine no block device of others.
+    ///
+    /// # Errors
+    /// Names what there is.
+    pub fn nothing_is_attached(&self) -> Result<()> {
         let devices = self.block_devices()?;
         ensure!(devices.is_empty(), "block devices that are left: {devices:?}");
         for instance in &self.instances {

@@ -1,5 +1,6 @@
 //! The processes of a rig: started, ended, started again, and what they wrote.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -146,6 +147,13 @@ impl Rig {
         }
         text
     }
+}
+
+/// Names of the files in a folder; none when there is no folder.
+#[must_use]
+pub fn files_in(folder: &Path) -> BTreeSet<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// The end of a process's log.

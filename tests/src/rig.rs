@@ -28,6 +28,8 @@ pub const REGION: &str = "eu-central-1";
 pub const ELSEWHERE: &str = "eu-west-1";
 /// The service provider's account.
 pub const SERVICE: &str = "111111111111";
+/// Restores to new volumes that are attached to nothing.
+pub const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 /// What the tenant's role asks for.
 pub const EXTERNAL_ID: &str = "the-external-id";
 
@@ -79,6 +81,20 @@ impl Default for RigOptions {
             reaper_delay_ms: 1_000,
             reconcile_ms: None,
         }
+    }
+}
+
+impl RigOptions {
+    /// The usual with one agent.
+    #[must_use]
+    pub fn one_agent() -> Self {
+        Self { n_agents: 1, ..Self::default() }
+    }
+
+    /// The usual with one agent on an instance that volumes are attached to. Needs root.
+    #[must_use]
+    pub fn one_node() -> Self {
+        Self { with_service_resources: true, ..Self::one_agent() }
     }
 }
 
@@ -202,8 +218,7 @@ impl Rig {
     /// # Errors
     /// The API's.
     pub async fn restore(&self, recovery_point: RecoveryPointId) -> Result<JobId> {
-        self.restore_to(recovery_point, RestoreTarget::Volumes { availability_zone: None, attach: None })
-            .await
+        self.restore_to(recovery_point, VOLUMES).await
     }
 
     /// Asks for a restore to a target.

@@ -9,30 +9,27 @@ use std::time::Duration;
 use awssim::faults::{Behaviour, Rule};
 use snapferry_api::hypervisor::ReadAs;
 use snapferry_api::protect::{Vault, VaultTo};
-use snapferry_api::restore::{RestoreFrom, RestoreTarget};
+use snapferry_api::restore::RestoreFrom;
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{
     cancelled_there, hang, has_met, is_denied, killed_and_cancelled, once, only, reads, refusal,
 };
-use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, says, vault};
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, says, vault,
+};
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const COPY_SNAPSHOT: (&str, &str) = ("ec2", "CopySnapshot");
 /// Longer than any test: a copy stays pending.
 const FOR_GOOD_MILLIS: u64 = 600_000;
 /// Data of a volume that is copied.
 const DATA_MIB: u64 = 20;
 
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
 fn one_node() -> RigOptions {
-    RigOptions { with_service_resources: true, ..one_agent() }
+    RigOptions { with_service_resources: true, ..RigOptions::one_agent() }
 }
 
 async fn n_elsewhere(rig: &Rig) -> usize {
@@ -58,7 +55,7 @@ async fn with_pending_copies(rig: &Rig, instance: &TestInstance) -> JobId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_in_another_region_that_is_broken_off_leaves_neither_copies_nor_snapshots() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
 
     // The second copy is refused when the first is there.
@@ -272,7 +269,7 @@ async fn a_copy_by_hot_add_that_is_broken_off_leaves_the_recovery_point_which_ca
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_the_service_account_reads_and_that_is_broken_off_takes_its_shares_back() {
-    let options = RigOptions { read_as: ReadAs::Service, ..one_agent() };
+    let options = RigOptions { read_as: ReadAs::Service, ..RigOptions::one_agent() };
     let mut world = Snapped::new(options, false).await;
     let by = TransportWish::EbsDirect;
     let read = once(refusal(), ("ebs", "GetSnapshotBlock"), 30);

@@ -6,18 +6,17 @@
 
 use awssim::faults::{Behaviour, Effect, Rule};
 use snapferry_api::protect::{Vault, VaultTo};
-use snapferry_api::restore::{RestoreFrom, RestoreTarget};
+use snapferry_api::restore::RestoreFrom;
 use snapferry_tests::breaking::{
     cancelled_there, hang, has_met, is_denied, killed_and_cancelled, once, only, refusal,
 };
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, vault,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, key_for_both, vault,
 };
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, TransportWish};
 
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const COPY_SNAPSHOT: (&str, &str) = ("ec2", "CopySnapshot");
 const CREATE_SNAPSHOTS: (&str, &str) = ("ec2", "CreateSnapshots");
 const SHARE: (&str, &str) = ("ec2", "ModifySnapshotAttribute");
@@ -25,12 +24,8 @@ const AT_ONCE_MILLIS: u64 = 5;
 /// Longer than any test: a copy stays pending.
 const FOR_GOOD_MILLIS: u64 = 600_000;
 
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
 fn one_node() -> RigOptions {
-    RigOptions { with_service_resources: true, ..one_agent() }
+    RigOptions { with_service_resources: true, ..RigOptions::one_agent() }
 }
 
 fn copies_take(rig: &Rig, copy_millis: u64) {
@@ -151,7 +146,7 @@ async fn copies_on_the_way_to_a_vault_that_is_refused_or_killed_are_gone_in_both
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intellisnap_backup_whose_agent_is_killed_is_ended_by_another_and_makes_nothing_twice() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 3).unwrap();
     let content = instance.content(&sim).unwrap();

@@ -236,7 +236,7 @@ async fn an_account_is_shown_without_its_secrets_and_forgotten_when_nothing_refe
     shell.done(&["recovery-point", "delete", &Rig::recovery_point(&job).unwrap().to_string()]).await.unwrap();
     for id in [tenant, admin] {
         let is_removed = || async {
-            // It may be too early for some of it.
+            // What another call is about at this moment cannot be removed, and is the next time.
             shell.run(&["ledger", "reap"]).await.unwrap();
             shell.succeed(&["hypervisor", "remove", id]).await.is_ok()
         };

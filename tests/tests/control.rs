@@ -9,11 +9,10 @@ use snapferry_api::job::{Job, JobState};
 use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
-use snapferry_tests::{ELSEWHERE, Rig, RigOptions, TestInstance, vault, write_data};
+use snapferry_tests::{ELSEWHERE, Rig, RigOptions, TestInstance, VOLUMES, vault, write_data};
 use snapferry_types::{JobId, TaskState, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 
 /// How a task comes off its agent in good order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,12 +11,14 @@ use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{AttachTo, RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{cancel, cancelled_there, hang, has_met, is_cancelled, is_denied, refusal};
-use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, says, vault};
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, key_for_both, says, vault,
+};
+use snapferry_types::instance::OsFamily;
 use snapferry_types::{InstanceId, JobId, RecoveryPointId, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
 const DATA_MIB: u64 = 8;
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Origin {
@@ -87,10 +89,16 @@ struct World {
 
 impl World {
     async fn new(origin: Origin) -> Self {
-        let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+        Self::with_key(origin, false).await
+    }
+
+    /// A set-up whose instance has volumes under a key of the tenant's, or plain ones.
+    async fn with_key(origin: Origin, is_sealed: bool) -> Self {
+        let options = RigOptions::one_node();
         let rig = Rig::start(options).await.unwrap();
         let sim = rig.sim.context();
-        let instance = TestInstance::place(sim, "one", DATA_MIB).unwrap();
+        let key = is_sealed.then(|| sim.world.create_key(ACCOUNT, REGION, Some(key_for_both())));
+        let instance = TestInstance::place_as(sim, "one", DATA_MIB, OsFamily::Linux, key.as_deref()).unwrap();
         let content = instance.content(sim).unwrap();
         let other = TestInstance::place(sim, "other", 1).unwrap().id;
         sim.world.add_key_pair(ACCOUNT, REGION, &key_pair(&rig, &instance).await);
@@ -142,8 +150,7 @@ impl World {
     }
 
     /// Breaks a restore off; both accounts have what they had, and the instances too.
-    async fn broken_off(&mut self, by: TransportWish, target: Target, ending: Ending) {
-        let at = break_off_at(self.origin, by, target, ending);
+    async fn broken_off(&mut self, at: At, by: TransportWish, target: Target, ending: Ending) {
         let what = format!("{:?} to {target:?} by {by:?}, {ending:?} at {at:?}", self.origin);
         let (before, instances) = (self.of_tenant(), self.instances().await);
         assert_eq!(instances.len(), 2, "{what}");
@@ -192,6 +199,18 @@ impl World {
         assert_eq!(job.tasks[0].attempts, 1, "{what}");
     }
 
+    /// What it is restored from is whole, and nothing of all that broke off is in the way.
+    async fn succeeds(&self, by: TransportWish) {
+        self.rig.let_go();
+        let job = self.rig.succeed(self.restore(by, Target::Volumes).await).await.unwrap();
+        let moved = match by {
+            TransportWish::Automatic => "no blocks are moved".to_owned(),
+            by => format!("blocks are moved by {}, as asked for", by.as_str()),
+        };
+        assert!(says(&job, &moved), "{job:#?}");
+        self.instance.check(self.rig.sim.context(), &job, &self.content).unwrap();
+    }
+
     async fn is_as_before(
         &self,
         before: &BTreeMap<&'static str, Vec<String>>,
@@ -220,19 +239,31 @@ async fn every_ending(origin: Origin, by: TransportWish) {
     let mut world = World::new(origin).await;
     for target in [Target::Volumes, Target::Attached, Target::Instance, Target::InPlace] {
         for ending in [Ending::Refused, Ending::Cancelled, Ending::Killed] {
-            world.broken_off(by, target, ending).await;
+            world.broken_off(break_off_at(origin, by, target, ending), by, target, ending).await;
         }
     }
-    // What it is restored from is whole, and nothing of all that is in the way.
-    world.rig.let_go();
-    let id = world.restore(by, Target::Volumes).await;
-    let job = world.rig.succeed(id).await.unwrap();
-    let moved = match by {
-        TransportWish::Automatic => "no blocks are moved".to_owned(),
-        by => format!("blocks are moved by {}, as asked for", by.as_str()),
-    };
-    assert!(says(&job, &moved), "{job:#?}");
-    world.instance.check(world.rig.sim.context(), &job, &world.content).unwrap();
+    world.succeeds(by).await;
+}
+
+/// What is encrypted lies in the service account under the transit key, and is copied from there under the tenant's.
+async fn every_ending_on_the_way_through_transit(by: TransportWish) {
+    let mut world = World::with_key(Origin::Library, true).await;
+    for at in [moving(by), At(ACCOUNT, "ec2", "CopySnapshot", 1)] {
+        for ending in [Ending::Refused, Ending::Cancelled, Ending::Killed] {
+            world.broken_off(at, by, Target::Volumes, ending).await;
+        }
+    }
+    world.succeeds(by).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_a_restore_of_encrypted_volumes_by_hot_add() {
+    every_ending_on_the_way_through_transit(TransportWish::HotAdd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_a_restore_of_encrypted_volumes_by_import() {
+    every_ending_on_the_way_through_transit(TransportWish::Import).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,10 +10,6 @@ use snapferry_testkit::eventually;
 use snapferry_tests::{ACCOUNT, Rig, RigOptions, SERVICE, TestInstance, TicketTap, set_role, write_data};
 use snapferry_types::TaskState;
 
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
 /// Restores what a backup job made and compares it.
 async fn check_restore(
     rig: &Rig,
@@ -33,7 +29,7 @@ async fn a_dispatch_delivered_again_to_another_agent_runs_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatch_delivered_again_to_the_same_agent_runs_once() {
-    delivered_again(RigOptions { slots: 2, ..one_agent() }).await;
+    delivered_again(RigOptions { slots: 2, ..RigOptions::one_agent() }).await;
 }
 
 async fn delivered_again(options: RigOptions) {
@@ -79,7 +75,7 @@ async fn delivered_again(options: RigOptions) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_end_in_mid_task_are_renewed() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 300).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -100,7 +96,7 @@ async fn credentials_that_end_in_mid_task_are_renewed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_of_both_kinds_only_slows_down() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 40).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -128,7 +124,7 @@ async fn throttling_of_both_kinds_only_slows_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_role_may_not_do_is_named_and_leaves_nothing() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 5).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -173,7 +169,7 @@ async fn what_the_role_may_not_do_is_named_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_hangs_breaks_off_or_differs_once_is_asked_for_again() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 40).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -211,7 +207,7 @@ async fn a_block_that_hangs_breaks_off_or_differs_once_is_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_error_in_a_hundred_fails_no_attempt() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -236,7 +232,7 @@ async fn one_error_in_a_hundred_fails_no_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_never_matches_its_checksum_is_never_stored() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 10).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -257,7 +253,7 @@ async fn a_block_that_never_matches_its_checksum_is_never_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_that_somebody_deleted_means_a_full_read_that_is_said() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 10).unwrap();
     rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();
@@ -294,7 +290,7 @@ async fn a_base_that_somebody_deleted_means_a_full_read_that_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_are_read_by_the_service_account_when_that_is_wanted() {
-    let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..one_agent() }).await.unwrap();
+    let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..RigOptions::one_agent() }).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 10).unwrap();
     rig.succeed(rig.back_up(&instance.id).await.unwrap()).await.unwrap();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use snapferry_api::job::{Job, JobState, Work};
 use snapferry_api::protect::BackupCopy;
 use snapferry_testkit::eventually;
-use snapferry_tests::{Machine, Rig, RigOptions, SERVICE, TestInstance};
+use snapferry_tests::{ACCOUNT, Machine, REGION, Rig, RigOptions, SERVICE, TestInstance};
+use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -20,20 +21,28 @@ fn options() -> RigOptions {
     RigOptions { n_agents: 2, with_service_resources: true, ..RigOptions::default() }
 }
 
-/// Volumes of the service account that only move blocks: their zones, and how much was written to them in bytes.
-fn moving(rig: &Rig) -> Vec<(String, u64)> {
+/// A volume of the service account that only moves blocks.
+struct Moving {
+    id: String,
+    zone: String,
+    /// How much was written to it in bytes.
+    written: u64,
+}
+
+fn moving(rig: &Rig) -> Vec<Moving> {
     let sim = rig.sim.context();
     let volumes = sim.world.volumes(SERVICE).into_iter();
     let moving = volumes.filter(|one| one.tags.keys().any(|key| key.starts_with("snapferry:")));
     let sized = moving.map(|one| {
         let extents = sim.store.volume_extents(&one.id).unwrap_or_default();
-        (one.zone, extents.iter().map(|extent| extent.end - extent.start).sum())
+        let written = extents.iter().map(|extent| extent.end - extent.start).sum();
+        Moving { id: one.id, zone: one.zone, written }
     });
     sized.collect()
 }
 
 fn written(rig: &Rig) -> u64 {
-    moving(rig).iter().map(|(_, bytes)| bytes).sum()
+    moving(rig).iter().map(|one| one.written).sum()
 }
 
 /// Brings a restore to the middle of writing, and keeps it there by freezing the MediaAgent; answers which agent writes.
@@ -76,6 +85,45 @@ async fn another_agent_ends_a_write_in_the_middle_of_which_the_first_was_killed(
     let other = rig.agent_of(done.tasks[0].access_node.unwrap()).await.unwrap();
     assert_ne!(other, index, "the killed agent cannot have ended it");
     instance.check(rig.sim.context(), &done, &content).unwrap();
+    rig.only_these_are_left(2, 4).await.unwrap();
+}
+
+/// Where the volumes of an instance have neither data nor zeroes that were written, as MiB from and how many:
+/// before all data, after them, and in the second page.
+const IN_HOLES: [(u64, u64); 3] = [(0, 1), (300, 4), (600, 4)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_data_in_the_holes_of_an_encrypted_volume_that_was_begun_is_overwritten() {
+    let mut rig = Rig::start(options()).await.unwrap();
+    let sim = rig.sim.context().clone();
+    let key = sim.world.create_key(ACCOUNT, REGION, None);
+    let instance = TestInstance::place_as(&sim, "one", DATA_MIB, OsFamily::Linux, Some(&key)).unwrap();
+    let content = instance.content(&sim).unwrap();
+    let point = rig.backed_up(&instance).await.unwrap();
+    let job = rig.restore_by(point, TransportWish::HotAdd, None).await.unwrap();
+    let index = frozen_in_mid_write(&mut rig, job).await;
+    rig.agents[index].kill9().unwrap();
+    is_in_the_middle(&rig);
+    // No first page is through, so no mark is beyond the start. A plain volume, which was made blank for the task,
+    // would keep what is in its holes; what an encrypted one reads as there nobody knows.
+    let begun = moving(&rig);
+    assert_eq!(begun.len(), 2);
+    for one in &begun {
+        assert!(one.written < DATA_MIB * MIB, "{} has {} bytes", one.id, one.written);
+        for (from, mib) in IN_HOLES {
+            for n in from..from + mib {
+                sim.store.write_volume(&one.id, n * MIB, &vec![0xFF_u8; 1 << 20]).unwrap();
+            }
+        }
+    }
+    rig.media_agent.sigcont().unwrap();
+    let done = rig.succeed(job).await.unwrap();
+    assert!(done.tasks[0].attempts >= 2, "{done:#?}");
+    let other = rig.agent_of(done.tasks[0].access_node.unwrap()).await.unwrap();
+    assert_ne!(other, index, "the killed agent cannot have ended it");
+    // Two that moved the blocks and two that were restored.
+    assert_eq!(rig.calls("ec2", "CreateVolume"), 2 + 2, "not the volumes with old data were gone on with");
+    instance.check(&sim, &done, &content).unwrap();
     rig.only_these_are_left(2, 4).await.unwrap();
 }
 
@@ -173,7 +221,7 @@ async fn what_was_killed_in_mid_write_is_gone_on_with_in_another_zone_by_a_node_
 }
 
 fn zones(rig: &Rig) -> BTreeSet<String> {
-    moving(rig).into_iter().map(|(zone, _)| zone).collect()
+    moving(rig).into_iter().map(|one| one.zone).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,23 +18,19 @@ use snapferry_tests::breaking::{
     refusal,
 };
 use snapferry_tests::{
-    ACCOUNT, CommandLine, Machine, REGION, Rig, RigOptions, SERVICE, TestInstance, vault, write_data,
+    ACCOUNT, CommandLine, Machine, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, files_in, vault,
+    write_data,
 };
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::ledger::{LedgerEntry, LedgerState, ObjectKind};
 use snapferry_types::{ImageFormat, JobId, RecoveryPointId, TaskId, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 /// Data of a volume: more than an agent has in memory by far.
 const DATA_MIB: u64 = 250;
 const CREATE_SNAPSHOTS: (&str, &str) = ("ec2", "CreateSnapshots");
 const DESCRIBE_SNAPSHOTS: (&str, &str) = ("ec2", "DescribeSnapshots");
 const SHARE: (&str, &str) = ("ec2", "ModifySnapshotAttribute");
-
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
 
 fn with_nodes(n_agents: usize) -> RigOptions {
     RigOptions { n_agents, with_service_resources: true, ..RigOptions::default() }
@@ -60,7 +56,7 @@ struct Snapped {
 
 impl Snapped {
     async fn new() -> Self {
-        let rig = Rig::start(one_agent()).await.unwrap();
+        let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
         let instance = TestInstance::place(rig.sim.context(), "web", 3).unwrap();
         let other = TestInstance::place(rig.sim.context(), "other", 1).unwrap();
         let content = instance.content(rig.sim.context()).unwrap();
@@ -243,7 +239,7 @@ fn shared() -> Option<Vault> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn intellisnap_and_a_copy_that_are_refused_or_cancelled_in_the_middle_leave_nothing() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 20).unwrap();
     // The snapshots are made and looked at, which a cancel finds throttled; one of them is shared, and the other is to be.
     let throttled = Rule::new(Effect::Throttle { snapshot_level: false }).on("ec2", "DescribeSnapshots");
@@ -276,7 +272,7 @@ async fn intellisnap_and_a_copy_that_are_refused_or_cancelled_in_the_middle_leav
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_killed_and_nobody_goes_on_with_is_gone_when_it_is_cancelled() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 60).unwrap();
     rig.hold_reads(20);
     let id = rig.back_up_by(&instance.id, TransportWish::EbsDirect).await.unwrap();
@@ -435,12 +431,6 @@ async fn the_command_line_says_what_would_go_and_why_and_it_goes_only_when_that_
     assert_eq!(shell.json(&["ledger", "reap", "--dry-run"]).await.unwrap(), Value::Array(Vec::new()));
 }
 
-/// Names of the files in a folder; none when there is no folder.
-fn files_in(folder: &Path) -> BTreeSet<String> {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files.map(|file| file.file_name().into_string().unwrap()).collect()
-}
-
 /// Asks for qcow2 images of a recovery point's snapshots.
 async fn restore_to_images(rig: &Rig, point: RecoveryPointId, folder: &str) -> JobId {
     let target = RestoreTarget::DiskImage { folder: folder.to_owned(), format: ImageFormat::Qcow2 };
@@ -565,7 +555,7 @@ async fn of_two_running_tasks_the_second_attaches_nothing_while_the_first_has_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_is_refused_or_killed_in_the_middle_is_ended_by_the_next() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
     let snapped = async |rig: &Rig| {
         let job = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();

@@ -1,14 +1,19 @@
 //! The cells of the README's table for backup, copy and restore to volumes: operation, transport, copy, encryption and
-//! operating system. What the rules allow is done and compared byte for byte, key for key; what they forbid is refused before
+//! operating system, backups and copies in full and of what changed, restores under the key that it was under and under
+//! another one. What the rules allow is done and compared byte for byte, key for key; what they forbid is refused before
 //! anything is made.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_api::protect::BackupCopy;
 use snapferry_api::restore::{Restore, RestoreFrom, RestoreTarget};
-use snapferry_tests::{ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says};
+use snapferry_tests::{
+    ACCOUNT, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, write_data,
+};
 use snapferry_types::instance::OsFamily;
-use snapferry_types::{RecoveryPointId, TransportWish};
+use snapferry_types::{BLOCK_SIZE, RecoveryPointId, TransportWish};
 
 const WRITES: [TransportWish; 3] = [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import];
 
@@ -20,12 +25,21 @@ enum Encryption {
     Customer,
 }
 
-/// One instance in a set-up, with the content it had.
+/// One instance in a set-up.
 struct Cell {
     rig: Rig,
     instance: TestInstance,
-    content: Vec<Vec<u64>>,
+    /// Key of its volumes.
     key: Option<String>,
+    /// One that the tenant and the service account may use.
+    other_key: String,
+    n_changes: AtomicU64,
+}
+
+/// A recovery point, and the content that the instance had then.
+struct Point {
+    id: RecoveryPointId,
+    content: Vec<Vec<u64>>,
 }
 
 impl Cell {
@@ -40,48 +54,60 @@ impl Cell {
             Encryption::Customer => Some(sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()))),
         };
         let instance = TestInstance::place_as(sim, "one", 3, os, key.as_deref()).unwrap();
-        let content = instance.content(sim).unwrap();
-        Self { rig, instance, content, key }
+        let other_key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+        Self { rig, instance, key, other_key, n_changes: AtomicU64::new(0) }
     }
 
-    fn back_up(&self, transport: TransportWish) -> Work {
+    /// A recovery point of what the instance has now.
+    fn point(&self, job: &Job) -> Point {
+        let content = self.instance.content(self.rig.sim.context()).unwrap();
+        Point { id: point_of(job), content }
+    }
+
+    /// Changes two blocks of one volume.
+    fn change(&self) {
+        let seed = 100 + self.n_changes.fetch_add(1, Ordering::Relaxed);
+        write_data(self.rig.sim.context(), &self.instance.volumes[1], 1, 1, seed).unwrap();
+    }
+
+    fn back_up(&self, transport: TransportWish, full: bool) -> Work {
         Work::StreamingBackup(StreamingBackup {
             hypervisor: self.rig.tenant,
             instances: vec![self.instance.id.clone()],
             region: None,
             media_agent: None,
-            full: true,
+            full,
             transport,
             retention: None,
         })
     }
 
-    fn copy(&self, source: RecoveryPointId, transport: TransportWish) -> Work {
+    fn copy(&self, source: RecoveryPointId, transport: TransportWish, full: bool) -> Work {
         Work::BackupCopy(BackupCopy {
             hypervisor: self.rig.tenant,
             recovery_points: vec![source],
             media_agent: None,
-            full: true,
+            full,
             transport,
             retention: None,
         })
     }
 
     /// A new IntelliSnap recovery point.
-    async fn snap(&self) -> RecoveryPointId {
+    async fn snap(&self) -> Point {
         let job = self.rig.snap(&self.instance.id, None).await.unwrap();
-        point_of(&self.rig.succeed(job).await.unwrap())
+        self.point(&self.rig.succeed(job).await.unwrap())
     }
 
     /// Does what can be done and answers the recovery point; sees the rest refused, by the API or by the agent.
-    async fn done_or_refused(&self, work: Work, answer: Result<(), &str>) -> Option<RecoveryPointId> {
+    async fn done_or_refused(&self, work: Work, answer: Result<(), &str>) -> Option<Point> {
         let kind = work.kind().as_str();
         let Err(words) = answer else {
             let wish = wish_of(&work);
             let job = self.end(work).await;
             moved_by(&job, wish, false);
             self.nothing_in_between(kind);
-            return Some(point_of(&job));
+            return Some(self.point(&job));
         };
         let before = self.rig.count("snapshots");
         match self.rig.submit(work).await {
@@ -99,38 +125,56 @@ impl Cell {
         None
     }
 
+    /// Does what reads the two blocks that changed and no others.
+    async fn done_of_changes(&self, work: Work) -> Point {
+        let (kind, wish) = (work.kind().as_str(), wish_of(&work));
+        let job = self.end(work).await;
+        moved_by(&job, wish, false);
+        assert_eq!(job.tasks[0].progress.bytes_read, 2 * BLOCK_SIZE as u64, "{kind} by {wish:?}: {job:#?}");
+        self.nothing_in_between(kind);
+        self.point(&job)
+    }
+
     /// Restores, compares content and key, and looks that nothing is left in between.
-    async fn restored(&self, point: RecoveryPointId, from: RestoreFrom, transport: TransportWish) {
+    async fn restored(
+        &self,
+        point: &Point,
+        from: RestoreFrom,
+        transport: TransportWish,
+        under: Option<&String>,
+    ) {
         let work = Work::Restore(Restore {
-            recovery_point: point,
+            recovery_point: point.id,
             from,
             volumes: Vec::new(),
             target: RestoreTarget::Volumes { availability_zone: None, attach: None },
             tags: Vec::new(),
             transport,
-            kms_key_id: None,
+            kms_key_id: under.cloned(),
         });
         let job = self.end(work).await;
-        let what = format!("{from:?} by {transport:?}");
+        let what = format!("{from:?} by {transport:?} under {under:?}");
         assert_eq!(job.summary.state, JobState::Succeeded, "{what}: {job:#?}");
         moved_by(&job, transport, from == RestoreFrom::Snapshot);
-        self.instance.check(self.rig.sim.context(), &job, &self.content).unwrap();
+        self.instance.check(self.rig.sim.context(), &job, &point.content).unwrap();
         for made in job.tasks[0].made.iter().filter(|made| made.kind == "volume") {
             let key = self.rig.key_of_volume(&made.id).await.unwrap();
-            assert_eq!(key, self.key, "{what}: the key of {}", made.id);
+            assert_eq!(key.as_ref(), under.or(self.key.as_ref()), "{what}: the key of {}", made.id);
         }
         self.nothing_in_between(&what);
     }
 
-    /// Restores each of so many recovery points of a library, and the last by every transport.
-    async fn all_restored(&self, points: &[RecoveryPointId], n: usize) {
+    /// Restores each of so many recovery points of a library, and the last by every transport, also under another key.
+    async fn all_restored(&self, points: &[Point], n: usize) {
         assert_eq!(points.len(), n);
         let (last, others) = points.split_last().unwrap();
         for point in others {
-            self.restored(*point, RestoreFrom::MediaAgent, TransportWish::EbsDirect).await;
+            self.restored(point, RestoreFrom::MediaAgent, TransportWish::EbsDirect, None).await;
         }
         for transport in WRITES {
-            self.restored(*last, RestoreFrom::MediaAgent, transport).await;
+            for under in [None, Some(&self.other_key)] {
+                self.restored(last, RestoreFrom::MediaAgent, transport, under).await;
+            }
         }
     }
 
@@ -191,20 +235,33 @@ async fn row(os: OsFamily, encryption: Encryption) {
     let mut streamed = Vec::new();
     for transport in WRITES {
         let answer = can_read(transport, encryption);
-        streamed.extend(cell.done_or_refused(cell.back_up(transport), answer).await);
+        let in_full = cell.done_or_refused(cell.back_up(transport, true), answer).await;
+        if let Some(in_full) = in_full {
+            cell.change();
+            let of_changes = cell.done_of_changes(cell.back_up(transport, false)).await;
+            streamed.extend([in_full, of_changes]);
+        }
     }
-    streamed.extend(cell.done_or_refused(cell.back_up(TransportWish::Automatic), Ok(())).await);
-    cell.all_restored(&streamed, 3).await;
+    streamed.extend(cell.done_or_refused(cell.back_up(TransportWish::Automatic, true), Ok(())).await);
+    cell.all_restored(&streamed, 2 + 2 + 1).await;
 
     let mut copied = Vec::new();
     for transport in WRITES {
         // A recovery point has one copy.
         let snapped = cell.snap().await;
-        cell.restored(snapped, RestoreFrom::Snapshot, TransportWish::Automatic).await;
+        for under in [None, Some(&cell.other_key)] {
+            cell.restored(&snapped, RestoreFrom::Snapshot, TransportWish::Automatic, under).await;
+        }
         let answer = can_read(transport, encryption);
-        copied.extend(cell.done_or_refused(cell.copy(snapped, transport), answer).await);
+        let in_full = cell.done_or_refused(cell.copy(snapped.id, transport, true), answer).await;
+        if let Some(in_full) = in_full {
+            cell.change();
+            let next = cell.snap().await;
+            let of_changes = cell.done_of_changes(cell.copy(next.id, transport, false)).await;
+            copied.extend([in_full, of_changes]);
+        }
     }
-    cell.all_restored(&copied, 2).await;
+    cell.all_restored(&copied, 2 + 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

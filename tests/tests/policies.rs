@@ -6,14 +6,12 @@ use snapferry_api::protect::{BackupCopy, VaultTo};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_aws::{AwsError, ec2};
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, key_for_both, vault,
-    write_data,
+    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, key_for_both,
+    vault, write_data,
 };
 use snapferry_types::aws::Tag;
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{RecoveryPointId, TransportWish};
-
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 
 async fn back_up(rig: &Rig, instance: &TestInstance, transport: TransportWish) -> RecoveryPointId {
     let job = rig.back_up_by(&instance.id, transport).await.unwrap();
@@ -44,7 +42,7 @@ async fn restored(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_policies_are_enough_for_every_route_and_no_more() {
-    let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+    let options = RigOptions::one_node();
     let rig = Rig::start(options).await.unwrap();
     let sim = rig.sim.context().clone();
     let plain = TestInstance::place(&sim, RESTORABLE, 3).unwrap();

@@ -64,8 +64,12 @@ async fn a_backup_that_may_take_no_snapshots_makes_none() {
     let volume = instance.volumes[1].as_str();
     let world = &rig.sim.context().world;
     world.mark(volume, Marks { is_failed: true, ..Marks::default() }).unwrap();
-    let job = back_up(&rig, &instance, TransportWish::Automatic);
-    refused(&rig, job, "invalid", &[volume, "in state error", "detach it"]).await;
+    let words = [volume, "in state error", "detach it"];
+    for transport in [TransportWish::Automatic, TransportWish::EbsDirect, TransportWish::HotAdd] {
+        refused(&rig, back_up(&rig, &instance, transport), "invalid", &words).await;
+    }
+    let job = async { rig.snap(&instance.id, None).await.unwrap() };
+    refused(&rig, job, "invalid", &words).await;
     world.mark(volume, Marks::default()).unwrap();
     let arn = "arn:aws:outposts:eu-central-1:222222222222:outpost/op-1";
     let outpost = Marks { outpost: Some(arn.to_owned()), ..Marks::default() };
@@ -242,19 +246,20 @@ async fn a_volume_whose_key_cannot_be_used_any_more_is_refused_by_name() {
         }
     }
     assert!(world.set_key_state(&key, KeyState::Enabled));
-
     assert_eq!(rig.calls("ec2", "CreateSnapshots"), n_snapshots);
 
-    // The key is good, but the tenant's role may not read what it encrypts. A role that may through EC2 only is denied in the
-    // same words when it is asked directly, so this comes out when the blocks are read, and what was made then goes.
+    // The key is good, but the tenant's role may not read what it encrypts. A role that may use the key only through EC2 gets
+    // the same denial when it asks directly: so this comes out when the blocks are read, and what was made then goes.
     rig.deny(&["kms:Decrypt"]);
     let before = rig.holdings();
     let target = RestoreTarget::DiskImage { folder: "monday".to_owned(), format: ImageFormat::Raw };
     let (from, by) = (RestoreFrom::Snapshot, TransportWish::Automatic);
-    for job in [
-        back_up(&rig, &sealed, TransportWish::EbsDirect).await,
-        rig.restore_with(snapped, from, target, by, None).await.unwrap(),
-    ] {
+    for is_backup in [true, false] {
+        let job = if is_backup {
+            back_up(&rig, &sealed, TransportWish::EbsDirect).await
+        } else {
+            rig.restore_with(snapped, from, target.clone(), by, None).await.unwrap()
+        };
         let (_, task) = rig.fail(job).await.unwrap();
         let error = task.error.unwrap();
         assert_eq!((error.class.as_str(), task.attempts), ("access_denied", 1), "{}", error.message);

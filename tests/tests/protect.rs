@@ -19,10 +19,6 @@ use snapferry_types::{RecoveryPointId, TaskState};
 
 const BOUND: Duration = Duration::from_secs(60);
 
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
 /// How many snapshots the service account has.
 fn of_service(rig: &Rig) -> usize {
     rig.sim.context().world.inventory(Some(SERVICE)).get("snapshots").map_or(0, Vec::len)
@@ -35,7 +31,7 @@ async fn snapped(rig: &Rig, instance: &TestInstance, vault: Option<Vault>) -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intellisnap_backup_is_its_snapshots_and_leaves_nothing_else() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
     let job = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
     let id = Rig::recovery_point(&job).unwrap();
@@ -58,7 +54,7 @@ async fn an_intellisnap_backup_is_its_snapshots_and_leaves_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_full_and_the_next_one_reads_what_changed_and_both_come_back() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 20).unwrap();
     let before = instance.content(&sim).unwrap();
@@ -92,7 +88,7 @@ async fn a_copy_is_full_and_the_next_one_reads_what_changed_and_both_come_back()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_the_service_account_reads_takes_its_shares_back() {
-    let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..one_agent() }).await.unwrap();
+    let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..RigOptions::one_agent() }).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 5).unwrap();
     let first = snapped(&rig, &instance, None).await;
@@ -111,7 +107,7 @@ async fn a_copy_that_the_service_account_reads_takes_its_shares_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_is_another_region_a_share_or_a_copy_of_the_service_account() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
 
     let away = snapped(&rig, &instance, Some(vault(VaultTo::Tenant, Some(ELSEWHERE)))).await;
@@ -146,7 +142,7 @@ async fn a_vault_is_another_region_a_share_or_a_copy_of_the_service_account() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_aws_managed_key_encrypts_is_not_shared_and_that_is_said_before_anything_is_made() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let world = &rig.sim.context().world;
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
     let managed = world.managed_key(ACCOUNT, REGION);
@@ -168,7 +164,7 @@ async fn what_the_aws_managed_key_encrypts_is_not_shared_and_that_is_said_before
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_under_a_key_that_cannot_be_used_fails_with_the_key_and_leaves_nothing() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let world = &rig.sim.context().world;
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
     // A key of the tenant whose policy lets nobody else use it.
@@ -184,7 +180,7 @@ async fn a_copy_under_a_key_that_cannot_be_used_fails_with_the_key_and_leaves_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_fails_after_aws_took_it_is_named_with_its_key_and_leaves_nothing() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let world = &rig.sim.context().world;
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
     for (to, account) in [(VaultTo::Tenant, ACCOUNT), (VaultTo::ServiceCopy, SERVICE)] {
@@ -212,7 +208,7 @@ async fn a_copy_that_fails_after_aws_took_it_is_named_with_its_key_and_leaves_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_in_mid_copy_is_followed_by_another_that_goes_on() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -237,7 +233,7 @@ async fn an_agent_killed_in_mid_copy_is_followed_by_another_that_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_while_a_vault_is_filled_is_followed_by_another_that_makes_nothing_twice() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 20).unwrap();
     for (to, region) in [(VaultTo::ServiceCopy, None), (VaultTo::Tenant, Some(ELSEWHERE))] {
         let (before, of_service_before) = (rig.count("snapshots"), of_service(&rig));
@@ -263,7 +259,7 @@ async fn an_agent_killed_while_a_vault_is_filled_is_followed_by_another_that_mak
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cancelled_leaves_nothing() {
-    let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..one_agent() }).await.unwrap();
+    let rig = Rig::start(RigOptions { read_as: ReadAs::Service, ..RigOptions::one_agent() }).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 60).unwrap();
     // The copies stay pending for longer than the test may take.
     let faults = &rig.sim.context().faults;
@@ -293,7 +289,7 @@ async fn what_is_cancelled_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_what_somebody_deleted_fails_at_once_and_names_it() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 5).unwrap();
     let source = snapped(&rig, &instance, None).await;
     assert_eq!(rig.delete_all_snapshots().await.unwrap(), 2);

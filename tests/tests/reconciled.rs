@@ -7,18 +7,17 @@ use std::time::Duration;
 use snapferry_api::job::{Job, JobState, Work};
 use snapferry_api::protect::{IntelliSnap, Retention, VaultTo};
 use snapferry_api::recovery_point::SnapshotsState;
-use snapferry_api::restore::{RestoreFrom, RestoreTarget};
+use snapferry_api::restore::RestoreFrom;
 use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{has_met, reads};
 use snapferry_tests::{
-    ACCOUNT, CommandLine, ELSEWHERE, Rig, RigOptions, TestInstance, says, vault, write_data,
+    ACCOUNT, CommandLine, ELSEWHERE, Rig, RigOptions, TestInstance, VOLUMES, says, vault, write_data,
 };
 use snapferry_types::catalogue::RecoveryPointKind;
 use snapferry_types::{RecoveryPointId, TaskState, TransportWish, VolumeId};
 
 const BOUND: Duration = Duration::from_secs(60);
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 /// Data of each of an instance's two volumes.
 const DATA_MIB: u64 = 20;
 
@@ -97,7 +96,7 @@ async fn a_round_of_the_scheduler_notices_what_was_deleted_and_everybody_is_told
 
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_in_a_vault_that_were_deleted_are_told_apart_from_the_snapshots() {
-    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let shell = CommandLine { server: rig.api_url(), token: None };
     let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
     let to = Some(vault(VaultTo::Tenant, Some(ELSEWHERE)));
@@ -124,7 +123,7 @@ async fn copies_in_a_vault_that_were_deleted_are_told_apart_from_the_snapshots()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_whose_base_was_deleted_outside_reads_in_full_and_says_so() {
-    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", DATA_MIB).unwrap();
     let copied =

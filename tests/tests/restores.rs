@@ -24,10 +24,6 @@ use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish, Vo
 
 const BOUND: Duration = Duration::from_secs(60);
 
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
 fn made<'a>(job: &'a Job, kind: &str, source: &str) -> &'a str {
     let mut made = job.tasks.iter().flat_map(|task| &task.made);
     let found = made.find(|made| made.kind == kind && (source.is_empty() || made.source == source));
@@ -40,7 +36,7 @@ fn has_note(job: &Job, text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 10).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -107,7 +103,7 @@ async fn a_new_instance_comes_back_with_its_configuration_and_the_wishes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_cannot_be_made_is_refused_before_anything_is() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 2).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -149,7 +145,7 @@ async fn an_instance_that_cannot_be_made_is_refused_before_anything_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_are_attached_to_an_instance_of_choice() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 5).unwrap();
     let other = TestInstance::place(&sim, "two", 1).unwrap();
@@ -178,7 +174,7 @@ async fn volumes_are_attached_to_an_instance_of_choice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_whose_attaching_was_killed_are_attached_once() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 3).unwrap();
     let other = TestInstance::place(&sim, "two", 1).unwrap();
@@ -214,7 +210,7 @@ const IN_PLACE: RestoreTarget = RestoreTarget::InPlace { delete_old_volumes: fal
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_place_the_instance_runs_again_with_what_it_had() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 10).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -290,7 +286,7 @@ const STEPS: [&str; 5] =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_place_killed_at_each_step_is_gone_on_with() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -321,7 +317,7 @@ async fn in_place_killed_at_each_step_is_gone_on_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_place_cancelled_at_each_step_is_taken_back() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -345,7 +341,7 @@ async fn in_place_cancelled_at_each_step_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_place_that_fails_for_good_is_taken_back_with_the_cause() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -370,7 +366,7 @@ async fn in_place_that_fails_for_good_is_taken_back_with_the_cause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disk_images_hold_what_the_volumes_held() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 5).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -406,7 +402,7 @@ fn same_image(image: &Path, format: &str, raw: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_whose_disk_was_full_is_gone_on_with_by_a_new_process() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 60).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -440,7 +436,7 @@ async fn an_image_whose_disk_was_full_is_gone_on_with_by_a_new_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_image_restore_leaves_no_file() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "web", 60).unwrap();
     let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();
     let point = Rig::recovery_point(&snapped).unwrap();
@@ -469,7 +465,7 @@ async fn a_cancelled_image_restore_leaves_no_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_killed_while_its_staging_goes_has_succeeded() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 5).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -498,7 +494,7 @@ async fn a_restore_killed_while_its_staging_goes_has_succeeded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_restore_that_is_killed_at_any_step_makes_one_instance() {
-    let mut rig = Rig::start(one_agent()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -536,7 +532,7 @@ async fn an_instance_restore_that_is_killed_at_any_step_makes_one_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_instance_restore_leaves_nothing() {
-    let rig = Rig::start(one_agent()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "web", 3).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();

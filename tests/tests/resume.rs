@@ -62,6 +62,7 @@ async fn a_killed_restore_puts_no_more_than_a_page_of_blocks_twice() {
     })
     .await
     .unwrap();
+    rig.wait(restore, "it is told of", |job| job.tasks[0].progress.phase == "write").await.unwrap();
     rig.agents[0].kill9().unwrap();
     let put_at_kill = rig.calls("ebs", "PutSnapshotBlock");
     assert!(put_at_kill < n_written, "the kill came when all {put_at_kill} blocks were put");

@@ -19,7 +19,7 @@ use snapferry_api::restore::{AttachTo, RestoreFrom, RestoreTarget};
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::{hang, has_met, once, only};
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, says, vault, write_data,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, files_in, says, vault, write_data,
     write_raw_image,
 };
 use snapferry_types::catalogue::RecoveryPointKind;
@@ -45,7 +45,7 @@ struct Layout {
 const PLAIN: Layout = Layout { data: &[(201, 30)], zeroes: &[(1, 200)] };
 const PLAIN_BLOCKS: u64 = 400 + 60;
 const HELD: Range<u32> = 402..462;
-/// Of both volumes: the last zeroes that are read of a vault may come to stand behind what hangs.
+/// Of both volumes, that is without the last 50 zeroes: when they are read from a vault, they may wait behind what hangs.
 const N_PASSED: u64 = 2 * 350;
 /// The most that are put again: those 50, and a mark is recorded in steps of 64.
 const N_AGAIN: u64 = 2 * (50 + 64);
@@ -134,12 +134,8 @@ struct World {
     point: RecoveryPointId,
 }
 
-fn one_agent() -> RigOptions {
-    RigOptions { n_agents: 1, ..RigOptions::default() }
-}
-
 fn one_node() -> RigOptions {
-    RigOptions { with_service_resources: true, ..one_agent() }
+    RigOptions { with_service_resources: true, ..RigOptions::one_agent() }
 }
 
 fn is_suspended(job: &Job) -> bool {
@@ -391,12 +387,15 @@ impl World {
         let target = RestoreTarget::DiskImage { folder: name.to_owned(), format: ImageFormat::Qcow2 };
         let by = TransportWish::Automatic;
         let id = rig.restore_with(self.point, self.from, target, by, None).await.unwrap();
-        let is_held = |_: &Job| rig.calls(GET.0, GET.1) > n_before + N_READ && files_in(folder).len() == 2;
+        let n_whole = |files: &BTreeSet<String>| files.iter().filter(|file| file.ends_with(".qcow2")).count();
+        let is_held = |_: &Job| {
+            let files = files_in(folder);
+            rig.calls(GET.0, GET.1) > n_before + N_READ && files.len() == 2 && n_whole(&files) == 1
+        };
         rig.wait(id, "the second image is begun", is_held).await.unwrap();
         tokio::time::sleep(SETTLED).await;
         let begun = files_in(folder);
-        let n_whole = begun.iter().filter(|file| file.ends_with(".qcow2")).count();
-        assert_eq!((begun.len(), n_whole), (2, 1), "one is whole, one is not: {begun:?}");
+        assert_eq!((begun.len(), n_whole(&begun)), (2, 1), "one is whole, one is not: {begun:?}");
         (id, begun)
     }
 
@@ -412,12 +411,6 @@ impl World {
             assert!(output.status.success(), "{}: {output:?}", image.display());
         }
     }
-}
-
-/// Names of the files in a folder; none when there is no folder.
-fn files_in(folder: &Path) -> BTreeSet<String> {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files.map(|file| file.file_name().into_string().unwrap()).collect()
 }
 
 const STAGED: Counts = &[(ACCOUNT, "snapshots", 2)];
@@ -443,7 +436,7 @@ const NOTHING: RangeInclusive<u64> = 0..=0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_by_ebs_direct_to_an_instance_attached_and_in_place_are_ended_by_another_agent() {
-    let mut world = World::new(one_agent(), RestoreFrom::MediaAgent, [PLAIN; 2]).await;
+    let mut world = World::new(RigOptions::one_agent(), RestoreFrom::MediaAgent, [PLAIN; 2]).await;
     let by = TransportWish::EbsDirect;
     for (to, at, held, suspended, calls, again) in [
         (Target::Instance, At::Blocks, STAGED, STAGED, LAUNCHES, REST),
@@ -459,7 +452,7 @@ async fn restores_by_ebs_direct_to_an_instance_attached_and_in_place_are_ended_b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_from_a_vault_by_ebs_direct_is_ended_by_another_agent() {
-    let mut world = World::new(one_agent(), RestoreFrom::Automatic, [PLAIN; 2]).await;
+    let mut world = World::new(RigOptions::one_agent(), RestoreFrom::Automatic, [PLAIN; 2]).await;
     let (to, by, at, calls) = (Target::Attached, TransportWish::EbsDirect, At::Blocks, ATTACHES);
     // What is put already is read again, for AWS wants the checksum of all at the end, and not put again.
     let case = Case { to, by, at, held: STAGED, suspended: STAGED, calls, again: NOTHING };
@@ -529,7 +522,7 @@ const ZEROES_FIRST_PAGE: u64 = 40 + 960;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_copy_is_ended_by_another_agent_from_its_stored_pages_and_shares_nothing_twice() {
-    let options = RigOptions { read_as: ReadAs::Service, ..one_agent() };
+    let options = RigOptions { read_as: ReadAs::Service, ..RigOptions::one_agent() };
     let mut world = World::new(options, RestoreFrom::Snapshot, [ZEROES; 2]).await;
     let (before, n_held) = (world.rig.holdings(), 2 * ZEROES_BLOCKS - 300);
     world.rig.hold_reads(n_held);
@@ -561,7 +554,7 @@ const N_READ: u64 = IMAGE_BLOCKS + 60 + 50;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disk_images_are_gone_on_with_on_their_own_node_and_written_anew_on_another() {
-    let mut world = World::new(one_agent(), RestoreFrom::Snapshot, [TWO_PAGES; 2]).await;
+    let mut world = World::new(RigOptions::one_agent(), RestoreFrom::Snapshot, [TWO_PAGES; 2]).await;
     let before = world.rig.holdings();
     let [monday, tuesday] = ["images/monday", "images/tuesday"].map(|folder| world.rig.dir.join(folder));
 

@@ -10,8 +10,8 @@ use snapferry_api::protect::VaultTo;
 use snapferry_api::restore::{AttachTo, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, TestInstance, check_has_all, check_kept, key_for_both, says,
-    vault, write_data, write_raw_image,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, TestInstance, VOLUMES, check_has_all, check_kept,
+    key_for_both, says, vault, write_data, write_raw_image,
 };
 use snapferry_types::instance::{InstanceConfig, OsFamily};
 use snapferry_types::{ImageFormat, InstanceId, RecoveryPointId, TransportWish};
@@ -38,13 +38,9 @@ struct World {
     before: InstanceConfig,
 }
 
-fn options() -> RigOptions {
-    RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() }
-}
-
 impl World {
     async fn new(os: OsFamily, encryption: Encryption) -> Self {
-        Self::on(Rig::start(options()).await.unwrap(), os, encryption).await
+        Self::on(Rig::start(RigOptions::one_node()).await.unwrap(), os, encryption).await
     }
 
     /// Another instance, on the same rig.
@@ -202,20 +198,29 @@ async fn from_a_library_by_each_transport() {
     for transport in WRITES {
         world.every_target(point, (RestoreFrom::MediaAgent, transport, None)).await;
     }
+    under_another_key(&world, (point, RestoreFrom::MediaAgent), &WRITES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_a_library_by_each_transport_under_another_key() {
     let world = World::new(OsFamily::Windows, Encryption::Customer).await;
     let point = world.rig.backed_up(&world.instance).await.unwrap();
+    under_another_key(&world, (point, RestoreFrom::MediaAgent), &WRITES).await;
+}
+
+async fn under_another_key(
+    world: &World,
+    (point, from): (RecoveryPointId, RestoreFrom),
+    transports: &[TransportWish],
+) {
     let key = world.rig.sim.context().world.create_key(ACCOUNT, REGION, Some(key_for_both()));
-    for transport in WRITES {
-        world.every_target(point, (RestoreFrom::MediaAgent, transport, Some(&key))).await;
+    for transport in transports {
+        world.every_target(point, (from, *transport, Some(&key))).await;
     }
 }
 
-/// From snapshots, and from a library by each transport; the volumes keep the key that they are under.
-async fn every_target_with_the_key_it_has(world: &World) {
+/// From snapshots, and from a library by each transport; under the key that the volumes have, and under another one.
+async fn every_target_of_snapshots_and_library(world: &World) {
     let (snapped, backed_up) = (world.snapped().await, world.rig.backed_up(&world.instance).await.unwrap());
     let folder = |of: &str| format!("{}-{of}", world.instance.id);
     world.images(snapped, RestoreFrom::Snapshot, &folder("snapshots")).await;
@@ -224,74 +229,57 @@ async fn every_target_with_the_key_it_has(world: &World) {
     for transport in WRITES {
         world.every_target(backed_up, (RestoreFrom::MediaAgent, transport, None)).await;
     }
+    under_another_key(world, (snapped, RestoreFrom::Snapshot), &[TransportWish::Automatic]).await;
+    under_another_key(world, (backed_up, RestoreFrom::MediaAgent), &WRITES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_aws_managed_key_of_linux_instances() {
-    every_target_with_the_key_it_has(&World::new(OsFamily::Linux, Encryption::AwsManaged).await).await;
+    every_target_of_snapshots_and_library(&World::new(OsFamily::Linux, Encryption::AwsManaged).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_aws_managed_key_of_windows_instances() {
-    every_target_with_the_key_it_has(&World::new(OsFamily::Windows, Encryption::AwsManaged).await).await;
+    every_target_of_snapshots_and_library(&World::new(OsFamily::Windows, Encryption::AwsManaged).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_windows_instance_stays_plain_and_a_linux_one_under_a_key_stays_under_it() {
+async fn of_plain_windows_instances_and_of_linux_ones_under_a_key() {
     let world = World::new(OsFamily::Windows, Encryption::Plain).await;
-    every_target_with_the_key_it_has(&world).await;
+    every_target_of_snapshots_and_library(&world).await;
     let world = world.next(OsFamily::Linux, Encryption::Customer).await;
-    every_target_with_the_key_it_has(&world).await;
+    every_target_of_snapshots_and_library(&world).await;
 }
 
-/// From copies in another region by each transport; the volumes keep the key that they are under.
-async fn every_target_from_a_vault(world: &World) -> RecoveryPointId {
+/// From copies in another region by each transport; under the key that the volumes have, and under another one.
+async fn every_target_from_a_vault(world: &World) {
     let point = vaulted(&world.rig, &world.instance).await;
     world.images(point, RestoreFrom::Automatic, &format!("{}-vault", world.instance.id)).await;
     for transport in WRITES {
         world.every_target(point, (RestoreFrom::Automatic, transport, None)).await;
     }
-    point
-}
-
-async fn under_another_key(world: &World, in_a_vault: RecoveryPointId) {
-    let key = world.rig.sim.context().world.create_key(ACCOUNT, REGION, Some(key_for_both()));
-    for transport in WRITES {
-        world.every_target(in_a_vault, (RestoreFrom::Automatic, transport, Some(&key))).await;
-    }
+    under_another_key(world, (point, RestoreFrom::Automatic), &WRITES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_a_vault_of_plain_linux_volumes_by_each_transport_and_under_another_key() {
+async fn from_a_vault_of_linux_volumes_plain_and_under_a_key() {
     let world = World::new(OsFamily::Linux, Encryption::Plain).await;
-    let point = every_target_from_a_vault(&world).await;
-    under_another_key(&world, point).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn from_a_vault_of_windows_volumes_under_a_key_by_each_transport_and_under_another_key() {
-    let world = World::new(OsFamily::Windows, Encryption::Customer).await;
-    let point = every_target_from_a_vault(&world).await;
-    under_another_key(&world, point).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn from_a_vault_of_what_the_aws_managed_key_encrypts_by_each_transport_and_under_another_key() {
-    let world = World::new(OsFamily::Linux, Encryption::AwsManaged).await;
-    let point = every_target_from_a_vault(&world).await;
-    under_another_key(&world, point).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn from_a_vault_of_windows_volumes_plain_and_under_the_aws_managed_key_and_of_linux_ones_under_a_key() {
-    let mut world = World::new(OsFamily::Windows, Encryption::Plain).await;
     every_target_from_a_vault(&world).await;
-    for (os, encryption) in
-        [(OsFamily::Linux, Encryption::Customer), (OsFamily::Windows, Encryption::AwsManaged)]
-    {
-        world = world.next(os, encryption).await;
-        every_target_from_a_vault(&world).await;
-    }
+    every_target_from_a_vault(&world.next(OsFamily::Linux, Encryption::Customer).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_vault_of_windows_volumes_plain_and_under_a_key() {
+    let world = World::new(OsFamily::Windows, Encryption::Plain).await;
+    every_target_from_a_vault(&world).await;
+    every_target_from_a_vault(&world.next(OsFamily::Windows, Encryption::Customer).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_vault_of_what_the_aws_managed_key_encrypts() {
+    let world = World::new(OsFamily::Linux, Encryption::AwsManaged).await;
+    every_target_from_a_vault(&world).await;
+    every_target_from_a_vault(&world.next(OsFamily::Windows, Encryption::AwsManaged).await).await;
 }
 
 /// Every type of volume, with the performance that is provisioned where it can be: type, GiB (the least, or what the IOPS
@@ -306,7 +294,6 @@ const KINDS: [(&str, u64, Option<u32>, Option<u32>); 7] = [
     ("standard", 1, None, None),
 ];
 
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const IN_PLACE: RestoreTarget = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
 
 /// Where the volumes of every type are restored from.
@@ -319,7 +306,7 @@ enum Origin {
 
 /// Restores an instance that has a volume of every type so.
 async fn every_type_comes_back(platform: Option<&str>, restores: Vec<(RestoreTarget, Origin)>) {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let sizes = KINDS.map(|(_, gib, ..)| gib);
     let placed = sim.place_instance(ACCOUNT, REGION, "web", platform, &sizes).unwrap();

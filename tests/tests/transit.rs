@@ -5,17 +5,16 @@
 
 use snapferry_api::job::Job;
 use snapferry_api::protect::{Vault, VaultTo};
-use snapferry_api::restore::{RestoreFrom, RestoreTarget};
+use snapferry_api::restore::RestoreFrom;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, breaking, key_for_both, says, vault,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, breaking, key_for_both,
+    says, vault,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
-
 async fn rig() -> Rig {
-    let options = RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() };
+    let options = RigOptions::one_node();
     Rig::start(options).await.unwrap()
 }
 

@@ -20,13 +20,9 @@ const BOUND: Duration = Duration::from_secs(60);
 /// Between two looks at an account.
 const LOOK: Duration = Duration::from_millis(5);
 
-fn options() -> RigOptions {
-    RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn hot_add_reads_a_full_and_an_incremental_backup_and_writes_them_back() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 20).unwrap();
     let job = rig.succeed(rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap()).await.unwrap();
@@ -50,7 +46,7 @@ async fn hot_add_reads_a_full_and_an_incremental_backup_and_writes_them_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn import_writes_a_backup_back_and_leaves_no_object() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 20).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -68,7 +64,7 @@ async fn import_writes_a_backup_back_and_leaves_no_object() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn automatic_says_what_it_took_and_out_of_what() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
     let job =
         rig.succeed(rig.back_up_by(&instance.id, TransportWish::Automatic).await.unwrap()).await.unwrap();
@@ -102,7 +98,7 @@ async fn watched(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encrypted_volume_is_never_in_plain_in_between() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let transit = rig.transports.as_ref().unwrap().transit_key.clone();
     let key = sim.world.create_key(ACCOUNT, snapferry_tests::REGION, None);
@@ -135,7 +131,7 @@ async fn an_encrypted_volume_is_never_in_plain_in_between() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lies_in_plain_in_between_is_seen() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 4).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -147,7 +143,7 @@ async fn what_lies_in_plain_in_between_is_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wish_that_cannot_be_kept_is_refused_before_anything_is_made() {
-    let rig = Rig::start(RigOptions { n_agents: 1, ..RigOptions::default() }).await.unwrap();
+    let rig = Rig::start(RigOptions::one_agent()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 2).unwrap();
     let refused = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
     let job = rig.wait(refused, "the job ends", |job| job.summary.state.is_terminal()).await.unwrap();
@@ -161,7 +157,7 @@ async fn a_wish_that_cannot_be_kept_is_refused_before_anything_is_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_in_the_middle_of_a_hot_add_leaves_nothing_when_another_has_finished() {
-    let rig_options = RigOptions { n_agents: 2, ..options() };
+    let rig_options = RigOptions { n_agents: 2, ..RigOptions::one_node() };
     let mut rig = Rig::start(rig_options).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 200).unwrap();
@@ -187,7 +183,7 @@ async fn an_agent_killed_in_the_middle_of_a_hot_add_leaves_nothing_when_another_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_a_marketplace_code_is_read_directly_and_not_by_hot_add() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 8).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -226,7 +222,7 @@ async fn what_has_a_marketplace_code_is_read_directly_and_not_by_hot_add() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hot_add_and_import_by_a_node_of_another_region_are_refused_before_anything_is_made() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let placed = sim.place_instance(ACCOUNT, ELSEWHERE, "far", None, &[1]).unwrap();
     write_data(&sim, &placed.volumes[0], 1, 20, 8).unwrap();
@@ -268,7 +264,7 @@ async fn hot_add_and_import_by_a_node_of_another_region_are_refused_before_anyth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_an_account_encrypts_by_default_what_was_plain_is_not_moved_so_or_that_is_said() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 8).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -311,7 +307,7 @@ async fn where_an_account_encrypts_by_default_what_was_plain_is_not_moved_so_or_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_copied_before_it_is_read_leaves_nothing_when_it_is_cancelled_or_killed() {
-    let mut rig = Rig::start(options()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let managed = sim.world.managed_key(ACCOUNT, REGION);
     let instance = TestInstance::place_as(&sim, "one", 8, OsFamily::Linux, Some(&managed)).unwrap();
@@ -342,7 +338,7 @@ async fn what_is_copied_before_it_is_read_leaves_nothing_when_it_is_cancelled_or
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_copy_that_fails_after_aws_took_it_is_named_with_volume_and_key() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let world = &rig.sim.context().world;
     let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
     let point = rig.backed_up(&instance).await.unwrap();
@@ -368,7 +364,7 @@ async fn a_tenants_copy_that_fails_after_aws_took_it_is_named_with_volume_and_ke
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wish_has_nothing_to_do_where_the_snapshots_are_and_the_job_says_so() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let instance = TestInstance::place(rig.sim.context(), "one", 3).unwrap();
     let content = instance.content(rig.sim.context()).unwrap();
     let snapped = rig.succeed(rig.snap(&instance.id, None).await.unwrap()).await.unwrap();

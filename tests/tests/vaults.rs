@@ -12,17 +12,11 @@ use snapferry_api::restore::{RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says,
-    vault, write_data, write_raw_image,
+    ACCOUNT, ELSEWHERE, REGION, RESTORABLE, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, key_for_both,
+    says, vault, write_data, write_raw_image,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{ImageFormat, RecoveryPointId, TaskState, TransportWish};
-
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
-
-fn options() -> RigOptions {
-    RigOptions { n_agents: 1, with_service_resources: true, ..RigOptions::default() }
-}
 
 async fn snapped(rig: &Rig, instance: &TestInstance, vault: Vault) -> RecoveryPointId {
     let job = rig.succeed(rig.snap(&instance.id, Some(vault)).await.unwrap()).await.unwrap();
@@ -43,7 +37,7 @@ fn all_snapshots(rig: &Rig) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_account() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let plain = TestInstance::place(&sim, RESTORABLE, 8).unwrap();
     let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
@@ -93,16 +87,29 @@ async fn what_was_deleted_comes_back_from_another_region_and_from_the_service_ac
 /// The rows of vaults in the README's table, for instances of an operating system: each kind of vault of volumes that are
 /// plain, under the AWS-managed key and under a customer's. Each transport restores from each of the copies.
 async fn every_vault_of_every_encryption(os: OsFamily) {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let managed = sim.world.managed_key(ACCOUNT, REGION);
     let customer = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
+    let far = sim.world.create_key(ACCOUNT, ELSEWHERE, None);
+    let of_service = sim.world.create_key(SERVICE, REGION, None);
     for key in [None, Some(&managed), Some(&customer)] {
         let instance = TestInstance::place_as(&sim, "one", 3, os, key.map(String::as_str)).unwrap();
         let content = instance.content(&sim).unwrap();
-        for (to, region) in [(VaultTo::Tenant, Some(ELSEWHERE)), (VaultTo::ServiceCopy, None)] {
-            let point = snapped(&rig, &instance, vault(to, region)).await;
+        for (to, region, named) in [
+            (VaultTo::Tenant, Some(ELSEWHERE), None),
+            (VaultTo::Tenant, Some(ELSEWHERE), Some(&far)),
+            (VaultTo::ServiceCopy, None, None),
+            (VaultTo::ServiceCopy, None, Some(&of_service)),
+        ] {
+            let wanted = Vault { kms_key_id: named.cloned(), ..vault(to, region) };
+            let point = snapped(&rig, &instance, wanted).await;
             rig.lose_snapshots(|_| true).await.unwrap();
+            if named.is_some() {
+                let owner = if to == VaultTo::Tenant { ACCOUNT } else { SERVICE };
+                let copies = rig.snapshots_of(owner, region.unwrap_or(REGION)).await.unwrap();
+                assert!(copies.len() == 2 && copies.iter().all(|one| one.kms_key_id.as_ref() == named));
+            }
             let before = all_snapshots(&rig);
             for transport in [TransportWish::EbsDirect, TransportWish::HotAdd, TransportWish::Import] {
                 let job = restored(&rig, point, VOLUMES, transport).await;
@@ -145,7 +152,7 @@ async fn every_vault_of_windows_instances_is_filled_and_restored_from_or_refused
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_transport_writes_what_a_vault_has_and_images_are_made_of_it() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let plain = TestInstance::place(&sim, "one", 12).unwrap();
     let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
@@ -190,7 +197,7 @@ async fn every_transport_writes_what_a_vault_has_and_images_are_made_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_under_another_key_of_the_same_place_needs_no_moving() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 8).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -231,7 +238,7 @@ async fn a_copy_under_another_key_of_the_same_place_needs_no_moving() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loss_that_nobody_has_noticed_is_noted_by_the_restore_which_then_reads_a_copy() {
-    let rig = Rig::start(options()).await.unwrap();
+    let rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 8).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -260,7 +267,7 @@ async fn a_loss_that_nobody_has_noticed_is_noted_by_the_restore_which_then_reads
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_copies() {
-    let mut rig = Rig::start(options()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let instance = TestInstance::place(&sim, "one", 150).unwrap();
     let content = instance.content(&sim).unwrap();
@@ -307,7 +314,7 @@ async fn a_killed_restore_from_a_vault_goes_on_and_a_cancelled_one_leaves_the_co
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_or_cancel_leaves() {
-    let mut rig = Rig::start(options()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let managed = sim.world.managed_key(ACCOUNT, REGION);
     let instance = TestInstance::place_as(&sim, "one", 8, OsFamily::Linux, Some(&managed)).unwrap();
