@@ -48,7 +48,7 @@ impl OneProcess {
         let up = format!(
             "[scheduler]\ndeployment = 'one'\ndatabase = 'sqlite:{dir}/scheduler.db'\n\
              master_key_file = '{dir}/master.key'\nhttp = {{ listen = '127.0.0.1:{http}' }}\n\
-             lease = {{ listen = '127.0.0.1:0' }}\n\
+             lease = {{ listen = '127.0.0.1:0', lease_ms = 9000 }}\n\
              [media_agent]\nname = 'media'\nlisten = '127.0.0.1:{media}'\nlibrary = {{ dir = '{dir}/library' }}\n\
              [agent]\nname = 'agent'\ndata_dir = '{dir}/agent'\nregion = '{REGION}'\nimage_dir = '{dir}/images'\n\
              {of_agent}",

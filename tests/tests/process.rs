@@ -18,6 +18,8 @@ use snapferry_types::{TaskState, TransportWish};
 /// So many blocks are read before the others wait: what is done then comes in the middle of the transfer.
 const HELD_AFTER: u64 = 20;
 const BOUND: Duration = Duration::from_secs(60);
+/// What was sent to a library is made to last every ten seconds.
+const MADE_TO_LAST: Duration = Duration::from_secs(13);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_incremental_and_restore_come_back_byte_for_byte() {
@@ -116,15 +118,14 @@ async fn goes_on_from_what_is_stored(interruption: Interruption) {
     .await
     .unwrap();
     if interruption != Interruption::Suspend {
-        // What was sent is made to last every ten seconds: a pack appears, and then what refers to it.
-        let packs = rig.dir.join("library/objects/packs");
-        eventually(BOUND, "a pack is stored", || async { has_files(&packs) }).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(MADE_TO_LAST).await;
     }
     let n_nodes = if interruption == Interruption::KillMediaAgent { 1 } else { 2 };
     match interruption {
         Interruption::KillMediaAgent => {
             rig.media_agent.kill9().unwrap();
+            // The next block that is to be sent finds nobody.
+            rig.let_go();
             rig.wait(id, "the attempt fails, to be tried again", is_unavailable).await.unwrap();
             rig.restart_media_agent().unwrap();
         }

@@ -28,6 +28,8 @@ use snapferry_types::{ImageFormat, InstanceId, JobId, RecoveryPointId, TaskState
 const BOUND: Duration = Duration::from_secs(60);
 /// How far a task is, is recorded twice a second, and the reaper looks as often at what is a second old.
 const SETTLED: Duration = Duration::from_secs(2);
+/// What was sent to a library is made to last every ten seconds.
+const MADE_TO_LAST: Duration = Duration::from_secs(13);
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 512 << 10;
 const PAGE: u64 = 1_024 * BLOCK;
@@ -354,8 +356,8 @@ impl World {
         assert_eq!(n_calls(&self.rig), in_all.collect::<Vec<u64>>(), "{what}: {:?}", case.calls);
         if case.by == TransportWish::EbsDirect {
             let n_put = self.rig.calls(PUT.0, PUT.1) - n_put - n_hung;
-            let most = 2 * PLAIN_BLOCKS + if case.at == At::Blocks { N_AGAIN } else { 0 };
-            assert!(n_put <= most, "{what}: {n_put} puts, and {n_hung} that hung");
+            // A put that was slow is made again, too.
+            assert!(n_put <= 2 * PLAIN_BLOCKS + N_AGAIN, "{what}: {n_put} puts, and {n_hung} that hung");
         }
         let fetched = job.tasks[0].history[1].progress.bytes_sent.div_ceil(MIB);
         assert!(case.again.contains(&fetched), "{what}: the other agent has fetched {fetched} MiB");
@@ -529,7 +531,7 @@ async fn a_backup_copy_is_ended_by_another_agent_from_its_stored_pages_and_share
     let id = world.rig.copy(world.point).await.unwrap();
     let are_read = |_: &Job| world.rig.calls(GET.0, GET.1) > n_held;
     world.rig.wait(id, "both first pages are read", are_read).await.unwrap();
-    tokio::time::sleep(SETTLED).await;
+    tokio::time::sleep(MADE_TO_LAST).await;
     let (meanwhile, _) = world.suspended(id, At::Blocks, "a copy").await;
     assert_eq!(meanwhile, before, "it makes nothing that could stay");
     world.rig.shared_with(1).await.unwrap();

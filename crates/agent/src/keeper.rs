@@ -63,10 +63,11 @@ pub(crate) async fn keep(
                 valid_until = sent + lease;
                 period = period_of(lease);
                 next = sent + period;
-                if desired != Desired::Run && context.stop.reason().is_none() {
+                let is_news = desired != Desired::Run && context.stop.reason().is_none();
+                context.stop.heed(desired);
+                if is_news {
                     tracing::info!(task = %context.spec.task, ?desired, "told to stop");
                 }
-                context.stop.heed(desired);
             }
             Ok(Err(error)) if error.class == ErrorClass::StaleFence => {
                 tracing::warn!(task = %context.spec.task, %error, "the task has another owner; stopping");

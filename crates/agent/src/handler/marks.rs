@@ -23,6 +23,7 @@ use super::made;
 use super::restore_image::ImageMarks;
 use super::restore_swap::Swap;
 use crate::context::TaskContext;
+use crate::stop::StopReason;
 
 /// How often marks are recorded that rise slowly.
 const MARK_PERIOD: Duration = Duration::from_millis(500);
@@ -227,14 +228,19 @@ impl Marks {
         result
     }
 
+    /// Records what changes until `done`, and then once more what has: a task that is stopped in an orderly way loses no mark.
     async fn keep(&self, context: &TaskContext, done: &CancellationToken) -> Result<(), TransferError> {
         let mut seen = self.checkpoint.subscribe();
         let mut is_kept = true;
         loop {
-            tokio::select! {
-                () = done.cancelled() => return Ok(()),
-                changed = seen.changed(), if is_kept => if changed.is_err() { return Ok(()) },
-                () = std::future::ready(()), if !is_kept => {}
+            let is_over = tokio::select! {
+                () = done.cancelled() => true,
+                changed = seen.changed(), if is_kept => if changed.is_err() { return Ok(()) } else { false },
+                () = std::future::ready(()), if !is_kept => false,
+            };
+            let is_lost = context.stop.reason() == Some(StopReason::LeaseLost);
+            if is_over && (is_lost || is_kept && !seen.has_changed().unwrap_or(false)) {
+                return Ok(());
             }
             let checkpoint = seen.borrow_and_update().clone();
             let bytes = to_bytes(&checkpoint)?;
@@ -246,11 +252,14 @@ impl Marks {
                 Err(error) if !error.retryable() => return Err(error),
                 Err(error) => {
                     is_kept = false;
-                    tracing::warn!(%error, "checkpoint not kept; tried again soon");
+                    tracing::warn!(%error, is_over, "checkpoint not kept; tried again soon unless it is over");
                 }
             }
+            if is_over {
+                return Ok(());
+            }
             tokio::select! {
-                () = done.cancelled() => return Ok(()),
+                () = done.cancelled() => {}
                 () = self.pause(&checkpoint) => {}
             }
         }
