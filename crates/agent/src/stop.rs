@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use snapferry_transfer::TransferError;
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::Desired;
@@ -56,6 +57,14 @@ impl Stop {
     #[must_use]
     pub(crate) fn reason(&self) -> Option<StopReason> {
         if self.lost.is_cancelled() { Some(StopReason::LeaseLost) } else { self.reason.get().copied() }
+    }
+
+    /// Nothing unless stopped: for the moments before a step that is not broken off.
+    ///
+    /// # Errors
+    /// `Cancelled`, once stopped.
+    pub(crate) fn check(&self) -> Result<(), TransferError> {
+        if self.token.is_cancelled() { Err(TransferError::cancelled()) } else { Ok(()) }
     }
 
     /// The token for the data plane.

@@ -44,9 +44,7 @@ pub(super) async fn run(
     }
 
     // Not all that makes snapshots, copies and shares looks at this, and a seal is not taken back.
-    if context.stop.token().is_cancelled() {
-        return Err(TransferError::cancelled());
-    }
+    context.stop.check()?;
     context.enter("seal");
     let id = RecoveryPointId::from_u128(context.spec.task.as_u128());
     let logical_bytes = snapshots.taken.iter().map(|one| bytes_in(one.n_blocks)).sum();

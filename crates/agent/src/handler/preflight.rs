@@ -138,9 +138,7 @@ impl<'a> Preflight<'a> {
                 Found::Doubt(text) => drop(doubts.insert(text)),
             }
         }
-        if self.context.stop.token().is_cancelled() {
-            return Err(TransferError::cancelled());
-        }
+        self.context.stop.check()?;
         all_of(&missing)?;
         Ok(doubts)
     }

@@ -56,9 +56,7 @@ pub(super) async fn run(
     }
 
     // Cancelled before anything was exchanged: there is nothing to go forward with.
-    if context.stop.token().is_cancelled() {
-        return Err(TransferError::cancelled());
-    }
+    context.stop.check()?;
     context.enter("plan");
     let origin = Origin::open(context, spec).await?;
     let chosen = origin.choose(context, &account, spec).await?;
@@ -96,9 +94,7 @@ pub(super) async fn run(
             let restored =
                 boxed(|| restore_volumes::run(context, &account, &staged, zone, &spec.extra_tags)).await?;
             // The last moment at which the instance is as it was.
-            if context.stop.token().is_cancelled() {
-                return Err(TransferError::cancelled());
-            }
+            context.stop.check()?;
             let swap = restore_in_place::plan(&seen, &origin.meta, &restored)?;
             marks.save(context, |checkpoint| checkpoint.swap = Some(swap.clone())).await?;
             let made =
@@ -109,8 +105,6 @@ pub(super) async fn run(
         }
         RestoreTarget::DiskImage { .. } => Vec::new(),
     };
-    if context.stop.token().is_cancelled() {
-        return Err(TransferError::cancelled());
-    }
+    context.stop.check()?;
     restore_done::finish(context, &marks, made).await
 }
