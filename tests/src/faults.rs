@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use awssim::Running;
-use awssim::faults::{Effect, Rule};
+use awssim::faults::{Behaviour, Effect, Rule};
 use serde_json::{Value, json};
 use snapferry_api::fleet::{LastScrub, Maintenance};
 use snapferry_api::hypervisor::{CreateHypervisor, CreateRole, ReadAs, TenantSignIn};
@@ -72,6 +72,11 @@ impl Rig {
         })
         .await?;
         Ok(id)
+    }
+
+    /// How long the copies take that AWS makes of snapshots from now on, in milliseconds.
+    pub fn copies_take(&self, copy_millis: u64) {
+        self.sim.context().faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
     }
 
     /// Takes back all rules, and ends what waits by them.

@@ -29,7 +29,7 @@ pub use instance::{TestInstance, write_data, write_raw_image};
 pub use kept::{check_has_all, check_kept, check_volumes_kept};
 pub use moving::says;
 pub use one_process::OneProcess;
-pub use policies::{RESTORABLE, key_for_both};
+pub use policies::{RESTORABLE, key_for, key_for_both};
 pub use processes::files_in;
 pub use protect::vault;
 pub use rig::{ACCOUNT, ELSEWHERE, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE, VOLUMES};

@@ -18,16 +18,19 @@ const ACCESS_NODE: &str = "snapferry:access-node";
 /// Instances of this name can be restored with their role under the shipped policies.
 pub const RESTORABLE: &str = "restorable";
 
-/// A key policy that lets both accounts do everything.
+/// A key policy that lets these accounts do everything.
+#[must_use]
+pub fn key_for(accounts: &[&str]) -> Value {
+    let roots: Vec<String> = accounts.iter().map(|account| format!("arn:aws:iam::{account}:root")).collect();
+    json!({ "Statement": [{
+        "Effect": "Allow", "Principal": { "AWS": roots }, "Action": "kms:*", "Resource": "*",
+    }] })
+}
+
+/// [`key_for`] the tenant and the service account.
 #[must_use]
 pub fn key_for_both() -> Value {
-    let root = |account: &str| format!("arn:aws:iam::{account}:root");
-    json!({ "Statement": [{
-        "Effect": "Allow",
-        "Principal": { "AWS": [root(ACCOUNT), root(SERVICE)] },
-        "Action": "kms:*",
-        "Resource": "*",
-    }] })
+    key_for(&[ACCOUNT, SERVICE])
 }
 
 impl Rig {

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use crate::broker::TestBroker;
-use crate::rig::REGION;
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use lapin::options::{
@@ -13,6 +11,9 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
+
+use crate::broker::TestBroker;
+use crate::rig::REGION;
 
 const EXCHANGE: &str = "snapferry.task";
 

@@ -28,21 +28,12 @@ const FOR_GOOD_MILLIS: u64 = 600_000;
 /// Data of a volume that is copied.
 const DATA_MIB: u64 = 20;
 
-fn one_node() -> RigOptions {
-    RigOptions { with_service_resources: true, ..RigOptions::one_agent() }
-}
-
 async fn n_elsewhere(rig: &Rig) -> usize {
     rig.snapshots_of(ACCOUNT, ELSEWHERE).await.unwrap().len()
 }
 
 fn into_elsewhere() -> Option<Vault> {
     Some(vault(VaultTo::Tenant, Some(ELSEWHERE)))
-}
-
-fn copies_stay_pending(rig: &Rig) {
-    let pending = Behaviour { copy_millis: FOR_GOOD_MILLIS, ..Behaviour::default() };
-    rig.sim.context().faults.set_behaviour(pending);
 }
 
 /// Starts an IntelliSnap backup whose two copies in the other region are there, and never complete.
@@ -71,7 +62,7 @@ async fn a_vault_in_another_region_that_is_broken_off_leaves_neither_copies_nor_
     assert_eq!(rig.calls("ec2", "CopySnapshot"), 2);
     only(&rig, 0, 2, "refused").await;
 
-    copies_stay_pending(&rig);
+    rig.copies_take(FOR_GOOD_MILLIS);
     let id = with_pending_copies(&rig, &instance).await;
     rig.hurt(once(hang(), ("ec2", "DescribeSnapshots"), 0));
     has_met(&rig, 1, "a copy is looked at").await;
@@ -95,7 +86,7 @@ struct Vaulted {
 
 impl Vaulted {
     async fn new() -> Self {
-        let rig = Rig::start(one_node()).await.unwrap();
+        let rig = Rig::start(RigOptions::one_node()).await.unwrap();
         let instance = TestInstance::place(rig.sim.context(), "one", 8).unwrap();
         let content = instance.content(rig.sim.context()).unwrap();
         let snapped = rig.snap(&instance.id, into_elsewhere()).await.unwrap();
@@ -236,7 +227,7 @@ impl Snapped {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_by_hot_add_that_is_broken_off_leaves_the_recovery_point_which_can_be_copied_again() {
-    let world = Snapped::new(one_node(), false).await;
+    let world = Snapped::new(RigOptions::one_node(), false).await;
     let (rig, by) = (&world.rig, TransportWish::HotAdd);
 
     // Of two volumes one is attached and read; the other is to be attached, or is read too and is to be taken off.
@@ -305,12 +296,12 @@ async fn a_copy_that_the_service_account_reads_and_that_is_broken_off_takes_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_copied_first_to_be_read_by_hot_add_goes_when_the_backup_copy_is_broken_off() {
-    let mut world = Snapped::new(one_node(), true).await;
+    let mut world = Snapped::new(RigOptions::one_node(), true).await;
     let by = TransportWish::HotAdd;
     let n_there = async |world: &Snapped, id: JobId, n: usize| {
         world.rig.wait(id, "snapshots are copied", |_| world.rig.count("snapshots") == n).await.unwrap();
     };
-    copies_stay_pending(&world.rig);
+    world.rig.copies_take(FOR_GOOD_MILLIS);
     let rules = vec![once(hang(), COPY_SNAPSHOT, 1), once(refusal(), COPY_SNAPSHOT, 1)];
     world.rig.sim.context().faults.set_rules(rules);
     let id = world.copy(by).await;

@@ -4,7 +4,7 @@
 //! nothing twice. Separate processes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use awssim::faults::{Behaviour, Effect, Rule};
+use awssim::faults::{Effect, Rule};
 use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::RestoreFrom;
 use snapferry_tests::breaking::{
@@ -23,14 +23,6 @@ const SHARE: (&str, &str) = ("ec2", "ModifySnapshotAttribute");
 const AT_ONCE_MILLIS: u64 = 5;
 /// Longer than any test: a copy stays pending.
 const FOR_GOOD_MILLIS: u64 = 600_000;
-
-fn one_node() -> RigOptions {
-    RigOptions { with_service_resources: true, ..RigOptions::one_agent() }
-}
-
-fn copies_take(rig: &Rig, copy_millis: u64) {
-    rig.sim.context().faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
-}
 
 /// How many snapshots the tenant and the service account have.
 fn held(rig: &Rig) -> (usize, usize) {
@@ -61,7 +53,7 @@ async fn snapped_until(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_of_the_service_account_or_under_another_key_that_is_broken_off_leaves_nothing() {
-    let mut rig = Rig::start(one_node()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let plain = TestInstance::place(&sim, "one", 3).unwrap();
     let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_both()));
@@ -76,7 +68,7 @@ async fn a_vault_of_the_service_account_or_under_another_key_that_is_broken_off_
         let (one, both) = (with_copies(&to, 1), with_copies(&to, 2));
         let n_shared = usize::from(to.to == VaultTo::ServiceCopy);
         // The second copy is refused when the first is there.
-        copies_take(&rig, AT_ONCE_MILLIS);
+        rig.copies_take(AT_ONCE_MILLIS);
         sim.faults.set_rules(vec![once(hang(), COPY_SNAPSHOT, 1), once(refusal(), COPY_SNAPSHOT, 1)]);
         let id = snapped_until(&rig, instance, &to, 2, one).await;
         rig.shared_with(n_shared).await.unwrap();
@@ -85,7 +77,7 @@ async fn a_vault_of_the_service_account_or_under_another_key_that_is_broken_off_
         only(&rig, 0, 4, &what).await;
 
         // One is pending; AWS makes the other when the agent has heard of the cancel.
-        copies_take(&rig, FOR_GOOD_MILLIS);
+        rig.copies_take(FOR_GOOD_MILLIS);
         rig.hurt(once(hang(), COPY_SNAPSHOT, 1));
         let id = snapped_until(&rig, instance, &to, 1, one).await;
         cancelled_there(&rig, id, &what).await;
@@ -109,7 +101,7 @@ async fn a_vault_of_the_service_account_or_under_another_key_that_is_broken_off_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_on_the_way_to_a_vault_that_is_refused_or_killed_are_gone_in_both_accounts() {
-    let mut rig = Rig::start(one_node()).await.unwrap();
+    let mut rig = Rig::start(RigOptions::one_node()).await.unwrap();
     let sim = rig.sim.context().clone();
     let managed = sim.world.managed_key(ACCOUNT, REGION);
     let instance = TestInstance::place_as(&sim, "one", 3, OsFamily::Linux, Some(&managed)).unwrap();
@@ -125,18 +117,18 @@ async fn copies_on_the_way_to_a_vault_that_is_refused_or_killed_are_gone_in_both
         only(&rig, 0, 2, &what).await;
     }
 
-    copies_take(&rig, FOR_GOOD_MILLIS);
+    rig.copies_take(FOR_GOOD_MILLIS);
     let id = snapped_until(&rig, &instance, &to, 0, (2 + 2, 0)).await;
     killed_and_cancelled(&mut rig, id, "killed with copies on the way").await;
     only(&rig, 0, 2, "killed with copies on the way").await;
     rig.add_agent().unwrap();
 
     // The copies on the way are complete, and shared, when the service account asks for its own.
-    copies_take(&rig, AT_ONCE_MILLIS);
+    rig.copies_take(AT_ONCE_MILLIS);
     let copy = Rule::new(hang()).on("ec2", "CopySnapshot");
     rig.hurt(Rule { account: Some(SERVICE.to_owned()), ..copy });
     let id = snapped_until(&rig, &instance, &to, 2, (2 + 2, 0)).await;
-    copies_take(&rig, FOR_GOOD_MILLIS);
+    rig.copies_take(FOR_GOOD_MILLIS);
     rig.let_go();
     rig.wait(id, "the service account copies", |_| held(&rig) == (2 + 2, 2)).await.unwrap();
     killed_and_cancelled(&mut rig, id, "killed with all copies").await;

@@ -9,11 +9,12 @@ use snapferry_api::protect::{BackupCopy, Vault, VaultTo};
 use snapferry_api::restore::{AttachTo, NewInstance, RestoreFrom, RestoreTarget};
 use snapferry_aws::ec2::{self, ImageVolume, NewImage};
 use snapferry_tests::breaking::refused;
-use snapferry_tests::{ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, vault};
+use snapferry_tests::{
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, key_for, vault,
+};
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{ImageFormat, JobId, RecoveryPointId, TransportWish};
 
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const IN_PLACE: RestoreTarget = RestoreTarget::InPlace { delete_old_volumes: true, leave_stopped: false };
 
 async fn rig(with_service_resources: bool) -> Rig {
@@ -34,13 +35,6 @@ async fn restore(
 ) -> JobId {
     let key = key.map(ToOwned::to_owned);
     rig.restore_with(recovery_point, RestoreFrom::MediaAgent, target, transport, key).await.unwrap()
-}
-
-fn key_for(accounts: &[&str]) -> serde_json::Value {
-    let roots: Vec<String> = accounts.iter().map(|account| format!("arn:aws:iam::{account}:root")).collect();
-    serde_json::json!({ "Statement": [{
-        "Effect": "Allow", "Principal": { "AWS": roots }, "Action": "kms:*", "Resource": "*",
-    }] })
 }
 
 #[tokio::test(flavor = "multi_thread")]

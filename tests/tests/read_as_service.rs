@@ -7,30 +7,20 @@
 use std::collections::BTreeMap;
 
 use snapferry_api::hypervisor::ReadAs;
-use snapferry_api::job::Work;
-use snapferry_api::protect::BackupCopy;
-use snapferry_api::restore::{RestoreFrom, RestoreTarget};
+use snapferry_api::restore::RestoreFrom;
 use snapferry_tests::{
-    ACCOUNT, CommandLine, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE, TestInstance, breaking,
-    key_for_both, says, write_data,
+    ACCOUNT, CommandLine, EXTERNAL_ID, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, breaking,
+    key_for, key_for_both, says, write_data,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
 
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const BLOCK: u64 = 512 << 10;
 /// Data of each of two volumes.
 const DATA_MIB: u64 = 3;
 
 async fn rig(read_as: ReadAs) -> Rig {
     Rig::start(RigOptions { n_agents: 1, read_as, ..RigOptions::default() }).await.unwrap()
-}
-
-fn key_for_tenant() -> serde_json::Value {
-    serde_json::json!({ "Statement": [{
-        "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{ACCOUNT}:root") },
-        "Action": "kms:*", "Resource": "*",
-    }] })
 }
 
 /// Blocks that were asked for, by the account that asked.
@@ -81,16 +71,8 @@ impl<'a> Cell<'a> {
         Rig::recovery_point(&job).unwrap()
     }
 
-    async fn copy(&self, source: RecoveryPointId, transport: TransportWish, full: bool) -> JobId {
-        let copy = BackupCopy {
-            hypervisor: self.rig.tenant,
-            recovery_points: vec![source],
-            media_agent: None,
-            full,
-            transport,
-            retention: None,
-        };
-        self.rig.submit(Work::BackupCopy(copy)).await.unwrap()
+    async fn copy(&self, source: RecoveryPointId, transport: TransportWish) -> JobId {
+        self.rig.copy_by(source, transport).await.unwrap()
     }
 
     /// Sees a job of the instance as it is now done over so many shares, which are taken back, and restores what it
@@ -145,10 +127,10 @@ async fn works(rig: &Rig, os: OsFamily, key: Option<&str>) {
     cell.done(cell.back_up(by), Reads::Changes, 4).await;
 
     let source = cell.snapped().await;
-    cell.done(cell.copy(source, by, true), Reads::All, 2).await;
+    cell.done(cell.copy(source, by), Reads::All, 2).await;
     cell.change(102);
     let source = cell.snapped().await;
-    cell.done(cell.copy(source, by, false), Reads::Changes, 4).await;
+    cell.done(cell.copy(source, by), Reads::Changes, 4).await;
 }
 
 async fn row(os: OsFamily) {
@@ -171,11 +153,11 @@ async fn row(os: OsFamily) {
     ];
     for wish in [TransportWish::EbsDirect, TransportWish::Automatic] {
         cell.refused(cell.back_up(wish), "invalid", &words).await;
-        cell.refused(cell.copy(source, wish, false), "invalid", &words).await;
+        cell.refused(cell.copy(source, wish), "invalid", &words).await;
     }
 
     // A key that keeps the service account out.
-    let for_tenant = sim.world.create_key(ACCOUNT, REGION, Some(key_for_tenant()));
+    let for_tenant = sim.world.create_key(ACCOUNT, REGION, Some(key_for(&[ACCOUNT])));
     let cell = Cell::place(&rig, os, Some(&for_tenant)).await;
     let source = cell.snapped().await;
     let let_in = format!("let account {SERVICE} use the key in its policy");
@@ -188,11 +170,11 @@ async fn row(os: OsFamily) {
     ];
     for wish in [TransportWish::EbsDirect, TransportWish::Automatic] {
         cell.refused(cell.back_up(wish), "access_denied", &words).await;
-        cell.refused(cell.copy(source, wish, false), "access_denied", &words).await;
+        cell.refused(cell.copy(source, wish), "access_denied", &words).await;
     }
     // The first way out that is named.
     assert!(sim.world.set_key_policy(&for_tenant, key_for_both()));
-    cell.done(cell.copy(source, TransportWish::EbsDirect, true), Reads::All, 2).await;
+    cell.done(cell.copy(source, TransportWish::EbsDirect), Reads::All, 2).await;
 
     let all = readers(&rig);
     assert_eq!(all.keys().collect::<Vec<_>>(), [SERVICE], "{all:?}");

@@ -13,13 +13,13 @@ use snapferry_aws::ec2;
 use snapferry_testkit::eventually;
 use snapferry_tests::breaking::refused;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, key_for_both, says, vault,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, key_for, key_for_both, says,
+    vault,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{ImageFormat, InstanceId, JobId, RecoveryPointId, TransportWish};
 
 const BOUND: Duration = Duration::from_secs(60);
-const VOLUMES: RestoreTarget = RestoreTarget::Volumes { availability_zone: None, attach: None };
 const OUTPOST: &str = "arn:aws:outposts:eu-central-1:222222222222:outpost/op-1";
 
 async fn rig(with_service_resources: bool) -> Rig {
@@ -48,13 +48,6 @@ async fn restore(
     rig.restore_with(point, from, target, transport, None).await.unwrap()
 }
 
-fn key_for_tenant() -> serde_json::Value {
-    serde_json::json!({ "Statement": [{
-        "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{ACCOUNT}:root") },
-        "Action": "kms:*", "Resource": "*",
-    }] })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_volumes_whose_key_the_service_account_cannot_use_is_refused() {
     let rig = rig(false).await;
@@ -72,7 +65,7 @@ async fn a_share_of_volumes_whose_key_the_service_account_cannot_use_is_refused(
             refused(&rig, snap(&rig, instance, share), "invalid", &[&words[..], &[why]].concat()).await;
         }
         assert!(sim.world.set_key_state(&key, KeyState::Enabled));
-        assert!(sim.world.set_key_policy(&key, key_for_tenant()));
+        assert!(sim.world.set_key_policy(&key, key_for(&[ACCOUNT])));
         let why = [SERVICE, "kms:Decrypt"];
         refused(&rig, snap(&rig, instance, share), "access_denied", &[&words[..], &why].concat()).await;
         assert!(sim.world.set_key_policy(&key, key_for_both()));
@@ -96,7 +89,7 @@ async fn a_backup_copy_by_hot_add_is_refused_for_want_of_a_key() {
     let (hot_add, volume) = (TransportWish::HotAdd, sealed.volumes[0].as_str());
     let words = ["hot_add was asked for", key.as_str(), volume, "nothing was made"];
 
-    assert!(sim.world.set_key_policy(&key, key_for_tenant()));
+    assert!(sim.world.set_key_policy(&key, key_for(&[ACCOUNT])));
     let why = [SERVICE, "kms:Decrypt", "EBS direct as the tenant"];
     refused(&rig, copy(&rig, source, hot_add), "access_denied", &[&words[..], &why].concat()).await;
     assert!(sim.world.set_key_policy(&key, key_for_both()));

@@ -136,10 +136,6 @@ struct World {
     point: RecoveryPointId,
 }
 
-fn one_node() -> RigOptions {
-    RigOptions { with_service_resources: true, ..RigOptions::one_agent() }
-}
-
 fn is_suspended(job: &Job) -> bool {
     job.summary.state == JobState::Suspended
 }
@@ -472,7 +468,7 @@ const MOVES: Calls =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_by_hot_add_are_ended_by_another_node_in_the_same_volumes() {
-    let mut world = World::new(one_node(), RestoreFrom::MediaAgent, [PAGES; 2]).await;
+    let mut world = World::new(RigOptions::one_node(), RestoreFrom::MediaAgent, [PAGES; 2]).await;
     let (by, calls) = (TransportWish::HotAdd, MOVES);
     for (to, at, held, suspended, again) in [
         // Pages that are written are not written again.
@@ -499,7 +495,7 @@ const IMPORTS: Calls = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_by_import_are_ended_by_another_node_which_imports_no_volume_twice() {
-    let mut world = World::new(one_node(), RestoreFrom::MediaAgent, UNLIKE).await;
+    let mut world = World::new(RigOptions::one_node(), RestoreFrom::MediaAgent, UNLIKE).await;
     let (to, by, calls) = (Target::Volumes, TransportWish::Import, IMPORTS);
     for (at, held, suspended, again) in [
         // An upload that stops in good order leaves no parts. The image is on a node that is gone: it is written anew.

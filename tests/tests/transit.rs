@@ -7,8 +7,8 @@ use snapferry_api::job::Job;
 use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::RestoreFrom;
 use snapferry_tests::{
-    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, breaking, key_for_both,
-    says, vault,
+    ACCOUNT, ELSEWHERE, REGION, Rig, RigOptions, SERVICE, TestInstance, VOLUMES, breaking, key_for,
+    key_for_both, says, vault,
 };
 use snapferry_types::instance::OsFamily;
 use snapferry_types::{JobId, RecoveryPointId, TransportWish};
@@ -22,13 +22,6 @@ async fn rig() -> Rig {
 fn without_transit_key(text: &str) -> String {
     let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("transit_kms_key_id")).collect();
     kept.join("\n")
-}
-
-fn key_for_tenant() -> serde_json::Value {
-    serde_json::json!({ "Statement": [{
-        "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{ACCOUNT}:root") },
-        "Action": "kms:*", "Resource": "*",
-    }] })
 }
 
 /// An instance and the content that it had.
@@ -242,7 +235,7 @@ async fn copies_in_the_tenants_own_account_and_region_are_not_moved_whatever_is_
 async fn hot_add_of_what_a_key_keeps_from_the_service_account_is_refused_until_it_is_let_in() {
     let rig = rig().await;
     let sim = rig.sim.context().clone();
-    let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for_tenant()));
+    let key = sim.world.create_key(ACCOUNT, REGION, Some(key_for(&[ACCOUNT])));
     let linux = Cell::place(&rig, OsFamily::Linux, Some(&key)).await;
     let windows = Cell::place(&rig, OsFamily::Windows, Some(&key)).await;
     let source = snapped(&rig, &linux.instance, None).await;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use awssim::faults::{Behaviour, Effect, Latency, Rule};
+use awssim::faults::{Effect, Latency, Rule};
 use awssim::world::{AtRest, KeyState, Marks};
 use snapferry_api::job::{Job, JobState, StreamingBackup, Work};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
@@ -313,7 +313,7 @@ async fn what_is_copied_before_it_is_read_leaves_nothing_when_it_is_cancelled_or
     let instance = TestInstance::place_as(&sim, "one", 8, OsFamily::Linux, Some(&managed)).unwrap();
     let content = instance.content(&sim).unwrap();
     let copying = async |rig: &Rig, copy_millis: u64| {
-        rig.sim.context().faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
+        rig.copies_take(copy_millis);
         let id = rig.back_up_by(&instance.id, TransportWish::HotAdd).await.unwrap();
         let has_copies = |_: &Job| rig.count("snapshots") == 4;
         rig.wait(id, "snapshots are copied", has_copies).await.unwrap();

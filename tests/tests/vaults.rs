@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use awssim::faults::Behaviour;
 use snapferry_api::job::{Job, JobState};
 use snapferry_api::protect::{Vault, VaultTo};
 use snapferry_api::restore::{RestoreFrom, RestoreTarget};
@@ -323,15 +322,13 @@ async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_o
     // Two snapshots and their copies on the way; then the service account's.
     let is_on_the_way = |rig: &Rig| rig.count("snapshots") == 4 && of_service() == 0;
     let is_vaulted = |rig: &Rig| rig.count("snapshots") == 4 && of_service() == 2;
-    let copies_take =
-        |copy_millis| sim.faults.set_behaviour(Behaviour { copy_millis, ..Behaviour::default() });
 
     for is_cancelled_early in [true, false] {
-        copies_take(if is_cancelled_early { 600_000 } else { 3_000 });
+        rig.copies_take(if is_cancelled_early { 600_000 } else { 3_000 });
         let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
         rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();
         if !is_cancelled_early {
-            copies_take(600_000);
+            rig.copies_take(600_000);
             rig.wait(id, "copies of the service account are made", |_| is_vaulted(&rig)).await.unwrap();
         }
         rig.client.cancel_job(id).await.unwrap();
@@ -341,7 +338,7 @@ async fn what_aws_does_not_share_is_vaulted_by_a_copy_on_the_way_which_no_kill_o
         assert_eq!(of_service(), 0);
     }
 
-    copies_take(4_000);
+    rig.copies_take(4_000);
     let n_before = rig.calls("ec2", "CopySnapshot");
     let id = rig.snap(&instance.id, Some(vault(VaultTo::ServiceCopy, None))).await.unwrap();
     rig.wait(id, "copies on the way are made", |_| is_on_the_way(&rig)).await.unwrap();
